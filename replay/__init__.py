@@ -1,0 +1,1 @@
+"""Backtests of training callbacks: policies driven over recorded logs, headless."""

@@ -1,0 +1,1 @@
+"""Small honest training logs that the demo, the README and the tests share."""
