@@ -1,0 +1,252 @@
+"""The alphabet: everything cbmon knows about a training run arrives as one of these events.
+
+A closed, versioned union of frozen msgspec structs. A record (`.jsonl`) holds one event a line; row logs
+(CSVLogger files) are decoded into the same events. Unknown fields are ignored, unknown kinds become
+`Malformed`, so an older cbmon reads a newer record. Nothing here reads a file or a clock.
+
+Epoch numbers are 0-based, as in Keras hooks and CSVLogger; times are Unix seconds; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias, get_args
+
+import msgspec
+
+RECORD_VERSION = 1
+"""Version of the record's format, written into each `RunStarted`."""
+
+EPOCH_MAX = 2**53
+"""Largest epoch number taken: beyond it a float could not hold the number and JSON readers would round it."""
+
+Epoch: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+Values: TypeAlias = Sequence[float | None]
+"""One column of a batch: `None` = absent (NA), NaN and ±inf are values. An `array('d')` has no absent ones."""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which process writes a record: only if all of it matches may a reader say that the process is gone."""
+
+    host: str
+    boot_id: str | None = None
+    """Kernel boot id: a pid means nothing after a reboot."""
+    pid_namespace: str | None = None
+    """A pid means nothing in another container."""
+    pid: int
+    start: int | None = None
+    """Start time of the process in clock ticks since boot: tells a re-used pid."""
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
+    time: float | None = None
+    """When it happened, Unix seconds; None where the log does not tell."""
+
+
+class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started", omit_defaults=False):
+    """`fit` began: starts a new attempt of the run."""
+
+    version: int = RECORD_VERSION
+    run_id: str
+    epochs: int | None = None
+    """Planned epochs (the `epochs=` of `fit`), None if unknown."""
+    steps: int | None = None
+    """Steps per epoch, None where Keras does not know."""
+    keras: str | None = None
+    """Keras version, such as "3.15.1"."""
+    backend: str | None = None
+    optimizer: str | None = None
+    process: Process | None = None
+
+
+class EpochsEnded(_Event, frozen=True, kw_only=True, tag="epochs_ended"):
+    """A columnar batch of ended epochs: a live epoch is a batch of one, a large file a few large ones."""
+
+    epochs: Sequence[Epoch]
+    metrics: dict[str, Values] = {}
+    """One column per metric, each as long as `epochs`. All-absent columns say that the name was in the log."""
+    learning_rate: Values | None = None
+    """In effect during each epoch."""
+    first_line: int | None = None
+    """Row logs: line number of the first row; the batch's rows stand on consecutive lines. Never recorded."""
+    not_numbers: list[str] = []
+    """Columns with a cell in this batch that is text or a list, not a number."""
+
+    def __post_init__(self) -> None:
+        """Refuse columns of unequal length, so that no fold has to."""
+        for name, column in self.columns():
+            if len(column) != len(self.epochs):
+                raise ValueError(f"{name!r} has {len(column)} values for {len(self.epochs)} epochs")
+
+    def columns(self) -> list[tuple[str, Values]]:
+        """All columns with their names, the learning rate last."""
+        rate = [] if self.learning_rate is None else [("learning_rate", self.learning_rate)]
+        return [*self.metrics.items(), *rate]
+
+
+class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
+    """A sampled look into a running epoch."""
+
+    epoch: Epoch
+    step: int
+    """Steps done in this epoch."""
+    steps: int | None = None
+    metrics: dict[str, float | None] = {}
+    """Running means since the epoch began, as Keras keeps them."""
+
+
+class LearningRateChanged(_Event, frozen=True, kw_only=True, tag="learning_rate_changed"):
+    """The learning rate in effect became another one, from the start of `epoch` on."""
+
+    epoch: Epoch
+    old: float | None = None
+    new: float
+
+
+class CheckpointSaved(_Event, frozen=True, kw_only=True, tag="checkpoint_saved"):
+    """A checkpoint of `epoch` was written."""
+
+    epoch: Epoch
+    path: str
+
+
+class NonFinite(_Event, frozen=True, kw_only=True, tag="non_finite"):
+    """A metric became NaN or infinite within an epoch, before its end."""
+
+    epoch: Epoch
+    step: int | None = None
+    metric: str
+
+
+class StopRequested(_Event, frozen=True, kw_only=True, tag="stop_requested"):
+    """Something set `stop_training`: who (callback or user), and why."""
+
+    epoch: Epoch | None = None
+    by: list[str] = []
+    reason: str = ""
+
+
+class ControlApplied(_Event, frozen=True, kw_only=True, tag="control_applied"):
+    """A request from a watcher was carried out in the training thread."""
+
+    epoch: Epoch | None = None
+    command: str
+    by: str = ""
+    old: float | None = None
+    new: float | None = None
+
+
+class Heartbeat(_Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """The training process is alive, though no epoch ended."""
+
+
+class RunEnded(_Event, frozen=True, kw_only=True, tag="run_ended"):
+    """`fit` ended, as far as the record could tell how."""
+
+    how: str
+    """"finished", "stopped" (early), "interrupted" or "failed"; another word is read as "finished"."""
+    by: list[str] = []
+    """Callbacks that stopped it."""
+    error: str = ""
+    """The exception, such as "ValueError: ..."."""
+
+
+class RecordReplaced(_Event, frozen=True, kw_only=True, tag="record_replaced"):
+    """From a source: the file was truncated or replaced; what follows is a fresh read from its start."""
+
+
+class Tick(_Event, frozen=True, kw_only=True, tag="tick"):
+    """From a source: it is `time` now, and this is what can be seen of the record from outside."""
+
+    written: float | None = None
+    """When the record last changed."""
+    process_gone: bool = False
+    """True only if the writing process is known to be gone."""
+
+
+class Malformed(_Event, frozen=True, kw_only=True, tag="malformed"):
+    """Something in a log that was left out: counted and shown, never raised."""
+
+    line: int | None = None
+    """1-based; None if it concerns the whole file."""
+    reason: str
+
+
+RecordedEvent: TypeAlias = (
+    RunStarted
+    | EpochsEnded
+    | Progress
+    | LearningRateChanged
+    | CheckpointSaved
+    | NonFinite
+    | StopRequested
+    | ControlApplied
+    | Heartbeat
+    | RunEnded
+)
+"""What may stand in a record. The other kinds come from readers: a line that claims to be one is malformed."""
+Event: TypeAlias = RecordedEvent | RecordReplaced | Tick | Malformed
+
+KINDS = frozenset(kind.__struct_config__.tag for kind in get_args(RecordedEvent))
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[RecordedEvent] = msgspec.json.Decoder(RecordedEvent, strict=False)
+
+
+def encode_line(event: RecordedEvent) -> bytes:
+    """Write one event as one JSON line, newline included.
+
+    Non-finite numbers become "nan", "inf", "-inf" (msgspec alone would write `null`, which means absent), and
+    a lone surrogate is escaped: what cannot be encoded costs its own value, never the line.
+    """
+    return _encoder.encode(_plain(msgspec.to_builtins(event))) + b"\n"
+
+
+def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malformed:
+    """Read one line of a record; never raises.
+
+    Args:
+        line: the bytes, with or without the newline.
+        number: the line's 1-based number, for the `Malformed` that an unreadable line becomes.
+    """
+    try:
+        try:
+            return _decoder.decode(line)
+        except msgspec.ValidationError:
+            return msgspec.convert(_without_odd_values(msgspec.json.decode(line)), RecordedEvent, strict=False)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError) as error:
+        return Malformed(line=number, reason=f"no event of a cbmon record ({error})")
+
+
+def _plain(value: Any) -> Any:
+    """The same JSON value with non-finite numbers as text and without lone surrogates."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _without_odd_values(raw: Any) -> Any:
+    """A decoded `epochs_ended` line in which each metric value that is no number is absent instead.
+
+    Somebody else's writer may put an array or an object there; that costs the value, not the row.
+    """
+    if not (isinstance(raw, dict) and raw.get("event") == "epochs_ended" and isinstance(raw.get("metrics"), dict)):
+        return raw
+    metrics, odd = {}, []
+    for name, column in raw["metrics"].items():
+        if isinstance(column, list):
+            metrics[name] = [value if is_number(value) else None for value in column]
+            if any(value is not None and not is_number(value) for value in column):
+                odd.append(name)
+    return raw | {"metrics": metrics, "not_numbers": odd}
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a metric value: a number, or one of the words for a non-finite one."""
+    return (isinstance(value, int | float) and not isinstance(value, bool)) or value in ("nan", "inf", "-inf")

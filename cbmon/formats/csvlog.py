@@ -1,0 +1,366 @@
+"""Row logs: Keras `CSVLogger` files as they are in the wild, and tables that look like them.
+
+Pure and incremental. Good rows are kept; each row left out becomes a `Malformed` that names its line. Titles
+above a header and repeated headers are no rows and need no word. Facts about the files: KERAS.md §4 and 100
+published logs.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values
+from cbmon.formats.bulk import BULK_BYTES, read_regular
+from cbmon.formats.lines import LINE_MAX, LineSplitter
+from cbmon.series import is_learning_rate, is_loss
+from cbmon.units import printable
+
+SEPARATORS = ",;\t|"
+EPOCH_NAMES = frozenset({"epoch", "epoch#", "epoch #"})
+ABSENT = frozenset({"", "NA", "N/A", "None", "null"})
+"""Cells that say "no value": CSVLogger writes NA, pandas writes nothing. `nan` is a value."""
+RECORD_LINES_MAX = 64
+"""Lines one quoted cell may span (a 3-D array prints over several); beyond that a quote is torn."""
+BATCH_ROWS = 4096
+"""Rows in one event: bounds what a view has to wait for."""
+
+_OBJECT = re.compile(r"^(?:<.*?\b(?:value|numpy)=|tf\.Tensor\(|(?:np|numpy)\.float\d+\()\s*([^,>)\s]+)")
+"""Variables and tensors that a callback leaked into the logs; a number stands in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a header line says: which cell of a row is what."""
+
+    separator: str
+    width: int
+    """Cells in a row."""
+    epoch_at: int | None
+    """None: no usable epoch column, rows are numbered from 0."""
+    rate_at: int | None
+    metrics: tuple[tuple[int, str], ...]
+    """Cell index and name of each metric."""
+    epoch_is_metric: bool = False
+    """A metric called epoch overwrote the epoch numbers (CSVLogger writes it into both columns)."""
+    has_steps: bool = False
+    """A `step` column: several rows an epoch, so no CSVLogger file (Lightning's metrics.csv)."""
+
+
+def parse_header(line: str) -> Header | None:
+    """Read a line as the header of a training log, None if it is none.
+
+    It names an `epoch` column; or (a pandas table of a History) no cell is a number and one is a loss.
+    """
+    best: list[str] = []
+    separator = ","
+    for candidate in SEPARATORS:
+        names = [cell.strip() for cell in _split(line, candidate)]
+        if len(names) > len(best):
+            best, separator = names, candidate
+    folded = [name.casefold() for name in best]
+    epochs = [index for index, name in enumerate(folded) if name in EPOCH_NAMES]
+    is_index = folded[:1] == [""]
+    if not all(_is_name(name) for name in best[is_index:]):
+        return None
+    if not epochs and not any(is_loss(name) for name in best):
+        return None
+    seen = set(EPOCH_NAMES)
+    metrics = []
+    rate_at = None
+    for index, name in enumerate(best):
+        if is_learning_rate(name):
+            rate_at = index if rate_at is None else rate_at
+        elif folded[index] not in EPOCH_NAMES and name not in seen and (index or not is_index):
+            seen.add(name)
+            metrics.append((index, name))
+    epoch_at = epochs[0] if len(epochs) == 1 else (0 if is_index and not epochs else None)
+    return Header(
+        separator=separator,
+        width=len(best),
+        epoch_at=epoch_at,
+        rate_at=rate_at,
+        metrics=tuple(metrics),
+        epoch_is_metric=len(epochs) > 1,
+        has_steps="step" in folded,
+    )
+
+
+def parse_number(cell: str) -> float | None:
+    """The value of a cell, None if absent. Raises ValueError where it is text or a list."""
+    cell = cell.strip()
+    if cell in ABSENT:
+        return None
+    if "_" in cell or not cell.isascii():
+        raise ValueError(cell)
+    try:
+        value = float(cell)
+    except ValueError:
+        leaked = _OBJECT.match(cell)
+        if leaked is None:
+            raise
+        value = float(leaked[1])
+    return math.nan if value != value else value
+
+
+class CsvDecoder:
+    """Decodes a row log incrementally; any cutting of the bytes gives the same run."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        self._header: Header | None = None
+        self._row = 0
+        """Rows since the header: the epoch number where there is no epoch column."""
+        self._quoted: list[tuple[int, str]] = []
+        """Lines of a record whose quote is still open."""
+        self._titles: list[tuple[int, str]] = []
+        """Lines that are titles if a header follows, else left out; with the reason."""
+        self._batch: _Batch | None = None
+        self._events: list[Event] = []
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes of the file, give the events that they complete."""
+        if self._header is not None and len(data) >= BULK_BYTES:
+            data = self._feed_regular(data)
+        for number, line in self._lines.feed(data):
+            if line is None:
+                self._leave_out(number, f"longer than {LINE_MAX} bytes")
+            elif line.strip():
+                self._take_line(number, _text(line if number > 1 else line.removeprefix(b"\xef\xbb\xbf")))
+        return self._take_events()
+
+    def finish(self) -> list[Event]:
+        """The file ends here: name what was waiting for more."""
+        self._give_up_quote()
+        self._give_up_titles()
+        if self._lines.has_rest:
+            self._leave_out(self._lines.number + 1, "no newline at its end: it may be cut")
+        if self._header is None and self._lines.number:
+            self._events.append(Malformed(reason="no header line with an 'epoch' column"))
+        return self._take_events()
+
+    def _feed_regular(self, data: bytes) -> bytes:
+        """Take what polars can prove regular from a large chunk; gives back the rest for the scalar way."""
+        header = self._header
+        if header is None or header.epoch_at != 0 or self._quoted or self._titles:
+            return data
+        data = self._lines.take_rest() + data
+        end = data.rfind(b"\n") + 1
+        table = read_regular(data[:end], header.separator, header.width)
+        if table is None:
+            return data
+        self._close_batch()
+        epochs, columns = table
+        self._events.append(
+            EpochsEnded(
+                epochs=epochs,
+                metrics={name: columns[index] for index, name in header.metrics},
+                learning_rate=None if header.rate_at is None else columns[header.rate_at],
+                first_line=self._lines.number + 1,
+            )
+        )
+        self._lines.number += len(epochs)
+        self._row += len(epochs)
+        return data[end:]
+
+    def _take_line(self, number: int, text: str) -> None:
+        """One line that is not blank: part of a quoted record, or a record of its own."""
+        if self._quoted:
+            self._quoted.append((number, text))
+            record = "\n".join(line for _, line in self._quoted)
+            if self._is_row(text) or len(self._quoted) > RECORD_LINES_MAX or len(record) > LINE_MAX:
+                del self._quoted[-1]
+                self._give_up_quote()
+            elif _is_quote_open(record):
+                return
+            else:
+                first = self._quoted[0][0]
+                self._quoted.clear()
+                self._take_record(first, record, number)
+                return
+        if _is_quote_open(text):
+            self._quoted.append((number, text))
+        else:
+            self._take_record(number, text, number)
+
+    def _take_record(self, number: int, text: str, last: int) -> None:
+        """A whole record: a header, a title, or a row."""
+        if self._header is None or text[:1] not in "0123456789+-.":
+            header = parse_header(text)
+            if header is not None:
+                self._begin(number, header)
+                return
+            if self._header is None:
+                return
+        header = self._header
+        cells = _split(text, header.separator)
+        if len(cells) != header.width:
+            self._refuse_row(number, text, _wrong_width(len(cells), header.width))
+        elif not header.metrics and header.rate_at is None:
+            self._refuse_row(number, text, _wrong_width(1, 2))
+        elif header.epoch_at is None:
+            self._take_row(number, self._row, header, cells, last)
+        else:
+            try:
+                epoch = parse_epoch(cells[header.epoch_at])
+            except ValueError:
+                shown = printable(cells[header.epoch_at], 40)
+                self._refuse_row(number, text, f"its epoch is {shown!r}, no whole number")
+            else:
+                self._take_row(number, epoch, header, cells, last)
+
+    def _take_row(self, number: int, epoch: int, header: Header, cells: list[str], last: int) -> None:
+        """A good row: into the open batch, whose rows stand on consecutive lines."""
+        self._give_up_titles()
+        self._row += 1
+        batch = self._batch
+        if batch is None or batch.next_line != number or len(batch.epochs) >= BATCH_ROWS or last > number:
+            self._close_batch()
+            batch = self._batch = _Batch(header, number)
+        batch.append(epoch, cells)
+        if last > number:
+            self._close_batch()
+
+    def _refuse_row(self, number: int, text: str, reason: str) -> None:
+        """A line that is no row: a title if a header follows, else left out."""
+        if text[:1].isalpha():
+            self._titles.append((number, reason))
+            return
+        self._give_up_titles()
+        self._row += 1
+        self._leave_out(number, reason)
+
+    def _is_row(self, text: str) -> bool:
+        """Whether a line is a whole row by itself, so that an open quote before it must be torn."""
+        header = self._header
+        if header is None or _is_quote_open(text):
+            return False
+        cells = _split(text, header.separator)
+        return len(cells) == header.width > 1 and re.fullmatch(r"\d+", cells[header.epoch_at or 0].strip()) is not None
+
+    def _begin(self, number: int, header: Header) -> None:
+        """A header: the lines held back were titles, the new columns hold."""
+        self._close_batch()
+        self._titles.clear()
+        if header.epoch_is_metric:
+            reason = "a metric is called epoch and overwrote the epoch numbers: rows are numbered instead"
+            self._events.append(Malformed(line=number, reason=reason))
+        self._header = header
+        self._row = 0
+
+    def _leave_out(self, number: int, reason: str) -> None:
+        self._close_batch()
+        self._events.append(Malformed(line=number, reason=f"left out, {reason}"))
+
+    def _give_up_titles(self) -> None:
+        """No header followed: the lines held back are broken rows."""
+        titles, self._titles = self._titles, []
+        for number, reason in titles:
+            self._leave_out(number, reason)
+
+    def _give_up_quote(self) -> None:
+        """The open quote is torn: leave its line out, take the lines after it for themselves."""
+        quoted, self._quoted = self._quoted, []
+        if not quoted:
+            return
+        if self._header is not None:
+            self._leave_out(quoted[0][0], "a quote is not closed")
+        for number, text in quoted[1:]:
+            self._take_line(number, text)
+
+    def _close_batch(self) -> None:
+        if self._batch is not None:
+            self._events.append(self._batch.event())
+            self._batch = None
+
+    def _take_events(self) -> list[Event]:
+        self._close_batch()
+        events, self._events = self._events, []
+        return events
+
+
+class _Batch:
+    """Rows on consecutive lines, gathered into columns."""
+
+    def __init__(self, header: Header, first_line: int) -> None:
+        self.header = header
+        self.first_line = first_line
+        self.epochs: list[int] = []
+        self.columns: list[tuple[int, str, list[float | None]]] = [(at, name, []) for at, name in header.metrics]
+        if header.rate_at is not None:
+            self.columns.append((header.rate_at, "", []))
+        self.not_numbers: set[str] = set()
+
+    @property
+    def next_line(self) -> int:
+        """Where the next row must stand."""
+        return self.first_line + len(self.epochs)
+
+    def append(self, epoch: int, cells: Sequence[str]) -> None:
+        self.epochs.append(epoch)
+        for index, name, values in self.columns:
+            try:
+                values.append(parse_number(cells[index]))
+            except ValueError:
+                values.append(None)
+                self.not_numbers.add(name)
+
+    def event(self) -> EpochsEnded:
+        metrics: dict[str, Values] = {name: values for _, name, values in self.columns}
+        return EpochsEnded(
+            epochs=self.epochs,
+            learning_rate=metrics.pop("", None),
+            metrics=metrics,
+            first_line=self.first_line,
+            not_numbers=sorted(self.not_numbers - {""}),
+        )
+
+
+def parse_epoch(cell: str) -> int:
+    """A 0-based epoch number: whole, not negative. Raises ValueError otherwise."""
+    cell = cell.strip()
+    value = int(cell) if re.fullmatch(r"[0-9]{1,16}", cell) else parse_number(cell)
+    if value is None or not 0 <= value <= EPOCH_MAX or value != int(value):
+        raise ValueError(cell)
+    return int(value)
+
+
+def _wrong_width(cells: int, width: int) -> str:
+    if cells == 1:
+        return "the epoch alone, without metrics"
+    return f"{cells} cells under a header of {width}"
+
+
+def _split(line: str, separator: str) -> list[str]:
+    """The cells of a record; the csv module only where there are quotes (it is slower and stricter)."""
+    if '"' not in line:
+        return line.split(separator)
+    try:
+        return next(csv.reader(line.splitlines(keepends=True), delimiter=separator))
+    except (csv.Error, StopIteration):
+        return line.split(separator)
+
+
+def _is_quote_open(text: str) -> bool:
+    return text.count('"') % 2 == 1
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell can be a column's name: short words, no number, no sentence."""
+    if not 0 < len(cell) <= 200 or any(sign in cell for sign in "=\0") or ": " in cell or cell.endswith(":"):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return cell not in ABSENT and cell[0] not in "{[<"
+    return False
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")

@@ -1,0 +1,148 @@
+"""Which format a file is in, from its first bytes: or why it is no training log, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Protocol, assert_never
+
+from cbmon.events import Event
+from cbmon.formats.csvlog import SEPARATORS, CsvDecoder, Header, parse_header, parse_number
+from cbmon.formats.history import HistoryDecoder
+from cbmon.formats.record import RecordDecoder
+from cbmon.units import printable
+
+SNIFF_BYTES = 4096
+"""Enough to tell; a folder of a thousand large files is sniffed in a second, also on NFS."""
+TITLE_LINES_MAX = 10
+"""Title lines looked past above a header."""
+LOG_SUFFIXES = frozenset({".csv", ".log", ".tsv", ".jsonl"})
+"""What training logs are called: only such a file may be empty, or unreadable, and still be shown in a folder."""
+
+
+class Format(Enum):
+    """A format that cbmon reads; the value is its name in JSON."""
+
+    KERAS_CSV = "keras-csv"
+    RECORD = "cbmon-jsonl"
+    HISTORY = "keras-history-json"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a file is not read."""
+
+    reason: str
+    looks_like_log: bool = False
+    """Show it also where it only lies in a folder: somebody would miss it."""
+
+
+class Decoder(Protocol):
+    """Bytes to events, incrementally; any cutting of the bytes gives the same run."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes, give the events that they complete."""
+        ...
+
+    def finish(self) -> list[Event]:
+        """The file ends here: name what was waiting for more."""
+        ...
+
+
+def decoder(format: Format) -> Decoder:
+    """A fresh decoder for a file of this format."""
+    match format:
+        case Format.KERAS_CSV:
+            return CsvDecoder()
+        case Format.RECORD:
+            return RecordDecoder()
+        case Format.HISTORY:
+            return HistoryDecoder()
+        case _:
+            assert_never(format)
+
+
+def has_log_name(path: PurePath) -> bool:
+    """Whether the file is called as training logs are."""
+    return path.suffix.casefold() in LOG_SUFFIXES
+
+
+def sniff(head: bytes, path: PurePath) -> Format | Refused:
+    """Decide from the first `SNIFF_BYTES` bytes of a file and its name.
+
+    An empty file is a log that has not begun, if it is called like one.
+    """
+    if not head.strip():
+        if path.suffix.casefold() == ".jsonl":
+            return Format.RECORD
+        return Format.KERAS_CSV if has_log_name(path) else Refused("empty")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return Refused("UTF-16 text: save it as UTF-8", looks_like_log=has_log_name(path))
+    if "tfevents" in path.name:
+        return Refused("a TensorBoard event file: cbmon does not read those")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith((b"{", b"[")):
+        return _sniff_json(start)
+    return _sniff_rows(head, is_whole=len(head) < SNIFF_BYTES)
+
+
+def _sniff_json(start: bytes) -> Format | Refused:
+    """A record, a History, or somebody else's JSON."""
+    if re.match(rb'\{\s*"event"\s*:', start):
+        return Format.RECORD
+    if b'"log_history"' in start or b'"best_metric"' in start:
+        return Refused("a Hugging Face trainer_state.json: cbmon does not read those")
+    if re.match(rb'\{\s*"[^"]*"\s*:\s*\[\s*(?:-?[0-9]|NaN|-?Infinity|null)', start):
+        return Format.HISTORY
+    return Refused("JSON, but neither a cbmon record nor a Keras History (an object with a list per metric)")
+
+
+def _sniff_rows(head: bytes, *, is_whole: bool) -> Format | Refused:
+    """A row log, or prose."""
+    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    texts = [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines]
+    last_is_cut = bool(texts[-1])
+    whole = [text for text in (texts[:-1] if last_is_cut else texts) if text.strip()]
+    candidates = whole if whole else texts
+    for index, text in enumerate(candidates[: TITLE_LINES_MAX + 1]):
+        if (header := parse_header(text)) is not None:
+            return _judge(header, candidates[index + 1 :])
+    if b"\0" in head:
+        return Refused("a binary file")
+    first = candidates[0].strip()
+    if _is_row(first):
+        return Refused(
+            "no header line: it begins with a row of numbers (CSVLogger(append=True) on a deleted file does that)."
+            " Put the header in front, such as 'epoch,loss,val_loss'",
+            looks_like_log=True,
+        )
+    return Refused(f"no header line with an 'epoch' column; it begins {printable(first, 40)!r}")
+
+
+def _judge(header: Header, rows: list[str]) -> Format | Refused:
+    """A header was found: do the lines under it make a log of one run?"""
+    if header.has_steps:
+        return Refused("several rows an epoch (a 'step' column, as PyTorch Lightning writes): cbmon does not read those")
+    if not rows:
+        return Format.KERAS_CSV
+    numeric = [text for text in rows if text.lstrip()[:1] in "0123456789+-.,;|\"" or text[:3].casefold() == "nan"]
+    if not numeric:
+        return Refused("a header line, but no row of numbers under it")
+    if header.epoch_at is None and not header.epoch_is_metric and not _is_row(rows[0], header.separator):
+        return Refused("a table, but no training log: no 'epoch' column, and its rows hold text")
+    return Format.KERAS_CSV
+
+
+def _is_row(text: str, separators: str = SEPARATORS) -> bool:
+    """Whether a line is two or more numbers (or NA) and nothing else."""
+    for separator in separators:
+        cells = text.split(separator)
+        try:
+            values = [parse_number(cell) for cell in cells]
+        except ValueError:
+            continue
+        if len(cells) > 1 and any(value is not None for value in values):
+            return True
+    return False

@@ -1,0 +1,167 @@
+"""What a metric's column is: its values over the epochs, its name, and which direction is better.
+
+Pure and small; the fold (`run`), the policies and the views share it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Iterator
+from enum import Enum
+from itertools import islice
+
+from cbmon.events import Values
+
+
+class Column:
+    """The values of one metric, one a row; `None` = absent (NA), NaN and ±inf are values.
+
+    Owns two growing buffers, so that a million rows cost 9 MB and numpy can look at them without a copy.
+    """
+
+    __slots__ = ("_best", "count", "first_non_finite", "present", "values")
+
+    def __init__(self) -> None:
+        self.values = array("d")
+        """Shape (rows,); NaN where absent."""
+        self.present = bytearray()
+        """Shape (rows,); 1 where there is a value."""
+        self.count = 0
+        """Number of values present."""
+        self.first_non_finite: int | None = None
+        """The first row whose value is NaN or infinite."""
+        self._best: dict[Direction, tuple[int, int | None]] = {}
+        """By direction: rows looked at so far, and the best one among them."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: int) -> float | None:
+        return self.values[row] if self.present[row] else None
+
+    def __iter__(self) -> Iterator[float | None]:
+        return (value if there else None for value, there in zip(self.values, self.present, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the bit: an absent value is not NaN, NaN is NaN."""
+        if not isinstance(other, Column):
+            return NotImplemented
+        return self.present == other.present and self.values.tobytes() == other.values.tobytes()
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def extend(self, values: Values) -> None:
+        """Append the values of a batch, in order."""
+        before = len(self)
+        if isinstance(values, array):
+            self.values.extend(values)
+            self.present.extend(b"\1" * len(values))
+            self.count += len(values)
+        else:
+            for value in values:
+                self.values.append(math.nan if value is None else value)
+                self.present.append(value is not None)
+                self.count += value is not None
+        if self.first_non_finite is None and not all(map(math.isfinite, islice(self.values, before, None))):
+            rows = range(before, len(self))
+            self.first_non_finite = next(
+                (row for row in rows if self.present[row] and not math.isfinite(self.values[row])), None
+            )
+
+    def pad(self, rows: int) -> None:
+        """Append absent values until there are `rows`."""
+        missing = rows - len(self)
+        if missing > 0:
+            self.values.extend(array("d", [math.nan]) * missing)
+            self.present.extend(bytes(missing))
+
+    def drop_last(self) -> None:
+        """Take the last row out."""
+        self.values.pop()
+        self.count -= self.present.pop()
+        self._best.clear()
+        if self.first_non_finite == len(self):
+            self.first_non_finite = None
+
+    def last(self) -> float | None:
+        """The latest value present, None if there is none."""
+        row = self.present.rfind(1)
+        return None if row < 0 else self.values[row]
+
+    def best(self, direction: Direction) -> int | None:
+        """The row of the best finite value, the first of equal ones; None if no value is finite.
+
+        Looks only at the rows that are new since the last call.
+        """
+        sign = 1.0 if direction is Direction.MIN else -1.0
+        looked, best = self._best.get(direction, (0, None))
+        lowest = math.inf if best is None else sign * self.values[best]
+        for row, value in enumerate(islice(self.values, looked, None), looked):
+            if sign * value < lowest and math.isfinite(value):
+                best, lowest = row, sign * value
+        self._best[direction] = (len(self), best)
+        return best
+
+
+class Direction(Enum):
+    """Which way a metric gets better."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+_MAX = """acc accuracy binary_accuracy categorical_accuracy sparse_categorical_accuracy top_k_categorical_accuracy
+    sparse_top_k_categorical_accuracy auc precision recall precision_at_recall recall_at_precision
+    sensitivity_at_specificity specificity_at_sensitivity f1_score fbeta_score r2_score cosine_similarity
+    concordance_correlation pearson_correlation io_u mean_io_u binary_io_u one_hot_io_u one_hot_mean_io_u"""
+_MIN = """loss mse mae mape msle mean_squared_error mean_absolute_error mean_absolute_percentage_error
+    mean_squared_logarithmic_error root_mean_squared_error logcosh hinge squared_hinge categorical_hinge poisson
+    kl_divergence bce binary_crossentropy categorical_crossentropy sparse_categorical_crossentropy"""
+KERAS_DIRECTIONS = dict.fromkeys(_MAX.split(), Direction.MAX) | dict.fromkeys(_MIN.split(), Direction.MIN)
+"""Default names of Keras' own metrics that carry a direction (read off Keras 3.15's metric classes)."""
+
+_COMMON_DIRECTIONS = KERAS_DIRECTIONS | dict.fromkeys(
+    ("auroc", "auprc", "f1", "dice", "dice_coef", "iou", "jaccard", "map50", "map50-95", "psnr", "ssim"), Direction.MAX
+) | dict.fromkeys(("rmse", "perplexity", "error", "wer", "cer"), Direction.MIN)
+"""Names that people use with one meaning only. For display; Keras itself would not resolve the added ones."""
+
+_LEARNING_RATES = ("lr", "learning_rate")
+_SPLIT = re.compile(r"^(?P<split>val|valid|validation|dev|train)(?:[_ /.-])(?P<base>.+)$", re.IGNORECASE)
+
+
+def is_learning_rate(name: str) -> bool:
+    """Whether a column of this name holds the learning rate rather than a metric."""
+    return name.casefold() in _LEARNING_RATES
+
+
+def base_name(name: str) -> str:
+    """The metric's name without its split: "val_loss", "train/loss" and "validation loss" are all "loss"."""
+    match = _SPLIT.match(name)
+    return match["base"] if match else name
+
+
+def is_validation(name: str) -> bool:
+    """Whether the column was measured on held-out data, by its prefix."""
+    match = _SPLIT.match(name)
+    return match is not None and match["split"].casefold() != "train"
+
+
+def is_loss(name: str) -> bool:
+    """Whether the column is a loss: "loss", "val_loss", "decoder_loss", "train/box_loss"."""
+    return re.search(r"(?:^|[_ /.-])loss$", name, re.IGNORECASE) is not None
+
+
+def direction(name: str) -> Direction | None:
+    """Which way this metric gets better, None where its name does not tell.
+
+    The split and a de-duplication suffix (`auc_1`) are ignored, and an output's name in front
+    (`decoder_mse`). A guess for display: what Keras' own `mode="auto"` does is in `policies`.
+    """
+    base = re.sub(r"_\d+$", "", base_name(name).casefold())
+    while base:
+        if base in _COMMON_DIRECTIONS:
+            return _COMMON_DIRECTIONS[base]
+        base = re.sub(r"^[^_ /.-]*[_ /.-]?", "", base)
+    return None
