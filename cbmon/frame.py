@@ -1,0 +1,216 @@
+"""The screen as rows of text with roles: what the TUI's panels draw and `watch --once` prints. Pure.
+
+Every function gives rows of exactly `width` columns, from view values and a size alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, short, short_lr, sparkbar, x_limits
+from cbmon.rules import Severity, Status
+from cbmon.units import UNKNOWN, cells, clock, fit
+from cbmon.views import ChartView, RunView, needs_you_line
+
+NAME_MAX = 28
+"""Columns for a run's name: more would push its numbers off a screen of 80."""
+MIDDLE_MIN = 12
+"""Columns for the bar or the state in words, below which the right-hand column goes."""
+RUNS_SHARE = 3
+"""The list of runs takes at most one third of the screen's height."""
+
+_STATE_ROLES = {
+    Status.RUNNING: Role.TEXT,
+    Status.GROWING: Role.TEXT,
+    Status.QUIET: Role.LOOK,
+    Status.FINISHED: Role.GOOD,
+    Status.STOPPED: Role.GOOD,
+    Status.INTERRUPTED: Role.LOOK,
+    Status.FAILED: Role.NEEDS,
+    Status.CRASHED: Role.NEEDS,
+    Status.EMPTY: Role.DIM,
+}
+_SEVERITY = {
+    Severity.INFO: ("·", "-", Role.DIM),
+    Severity.WARNING: ("▲", "^", Role.LOOK),
+    Severity.ERROR: ("✗", "!", Role.NEEDS),
+}
+
+
+def head(views: Sequence[RunView], title: str, width: int, now: float | None) -> Row:
+    """The top line: what is watched, how many runs need somebody, when something last changed."""
+    changed = max((view.since for view in views if view.since is not None), default=None)
+    right = f"{needs_you_line(views) if views else 'no runs yet'}    {clock(changed, now) if changed else ''}"
+    room = width - cells(right) - 2
+    if room < 8:
+        return ((fit(" " + right, width), Role.TITLE),)
+    return ((fit(f" cbmon  {title}", room) + " " + right + " ", Role.TITLE),)
+
+
+def runs(
+    views: Sequence[RunView], width: int, height: int, now: float | None, *, cursor: int | None = None, ascii: bool = False
+) -> tuple[Row, ...]:
+    """One line a run, scrolled so that the cursor is in view; at most `height` rows."""
+    first = first_visible(len(views), height, cursor)
+    shown = views[first : first + height]
+    lines = [_run_cells(view, now, ascii) for view in shown]
+    name_width = min(NAME_MAX, max(12, width // 5), max((cells(view.name) for view in shown), default=0))
+    widths = [max((cells(line[column]) for line in lines), default=0) for column in range(3)]
+    rows = []
+    for index, (view, (epoch, metric, right)) in enumerate(zip(shown, lines, strict=True), first):
+        middle = width - 4 - name_width - sum(widths) - 8
+        right_width = widths[2]
+        if middle < MIDDLE_MIN:
+            middle, right_width = middle + right_width + 2, 0
+        middle = max(0, middle)
+        role = Role.NEEDS if view.needs_you else (_STATE_ROLES[view.status] if view.status else Role.NEEDS)
+        at = index == cursor
+        spans: list[Span] = [
+            ((">" if ascii else "▸") if at else " ", Role.CURSOR),
+            (view.glyph[ascii] + " ", role),
+            (fit(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
+            (fit(epoch, widths[0]) + "  ", Role.TEXT),
+            *_middle(view, middle, role, ascii),
+            ("  " + fit(metric, widths[1]), Role.TEXT),
+        ]
+        if right_width:
+            spans.append(("  " + fit(right, right_width, right=True), Role.DIM))
+        rows.append(clip(spans, width))
+    return tuple(rows)
+
+
+def first_visible(count: int, height: int, cursor: int | None) -> int:
+    """Index of the first run shown, so that the cursor stays in the middle where it can."""
+    if cursor is None or count <= height:
+        return 0
+    return max(0, min(cursor - height // 2, count - height))
+
+
+def curves(view: ChartView, name: str, width: int, height: int, *, log: bool = False, ascii: bool = False) -> tuple[Row, ...]:
+    """The chart of one metric with its title and legend above and the learning rate below."""
+    title = fit(f" {name}  {view.title}{'  log' if log else ''}", max(0, width - _legend_width(view)))
+    legend: list[Span] = [(title, Role.TITLE)]
+    for index, curve in enumerate(view.curves):
+        line = CURVE_GLYPHS[index % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
+        legend += [(f"{line} ", CURVE_ROLES[index % 8]), (f"{curve.label}   ", Role.TEXT)]
+    rate_rows = 1 if any(rate is not None for rate in view.rates) and height > 8 else 0
+    limits = x_limits(view.first, view.last, view.planned)
+    body = chart(
+        view.curves, width=width, height=max(0, height - 1 - rate_rows), x_limits=limits, log=log, ascii=ascii, marks=view.marks
+    )
+    rows = [clip(legend, width), *body]
+    if rate_rows:
+        rows.append(_rate_row(view, width, limits, ascii))
+    return tuple(rows[:height])
+
+
+def alert_rows(lines: Sequence[tuple[Severity, str]], width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
+    """The newest alerts, one a row; what does not fit is counted in the last."""
+    shown = lines if len(lines) <= height else lines[: max(0, height - 1)]
+    rows = []
+    for severity, text in shown:
+        glyph, ascii_glyph, role = _SEVERITY[severity]
+        rows.append(clip([(f" {ascii_glyph if ascii else glyph} ", role), (text, Role.TEXT)], width))
+    if len(shown) < len(lines) and height > 0:
+        rows.append(clip([(f" {'-' if ascii else '·'} {len(lines) - len(shown)} more (e)", Role.DIM)], width))
+    return tuple(rows)
+
+
+def rule(width: int, *, ascii: bool = False) -> Row:
+    """A line between panels."""
+    return ((("-" if ascii else "─") * width, Role.AXIS),)
+
+
+def empty_rows(title: str, width: int, height: int) -> tuple[Row, ...]:
+    """What an empty folder shows: the lines to add to the training script."""
+    lines = [
+        f"No training logs in {title} yet. They appear here by themselves. In the training script:",
+        "",
+        "    from cbmon.callbacks import Monitor",
+        f"    model.fit(..., callbacks=[Monitor({title!r})])",
+        "",
+        f"or, without cbmon in it: keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})",
+    ]
+    above = max(0, (height - len(lines)) // 2)
+    texts = [""] * above + lines
+    return tuple(clip([("  " + text, Role.TEXT)], width) for text in (texts + [""] * height)[:height])
+
+
+def frame(
+    views: Sequence[RunView],
+    chart_of: ChartView | None,
+    lines: Sequence[tuple[Severity, str]],
+    title: str,
+    width: int,
+    height: int,
+    now: float | None,
+    *,
+    cursor: int = 0,
+    ascii: bool = False,
+) -> tuple[Row, ...]:
+    """One whole screen, as `watch --once` prints it: exactly `height` rows."""
+    rows: list[Row] = [head(views, title, width, now)]
+    if not views or chart_of is None:
+        rows += empty_rows(title, width, height - 1)
+        return tuple(rows[:height])
+    rows += runs(views, width, max(1, min(len(views), height // RUNS_SHARE)), now, cursor=cursor, ascii=ascii)
+    rows.append(rule(width, ascii=ascii))
+    below = alert_rows(lines, width, min(len(lines), max(1, height // 6)), ascii=ascii)
+    rows += curves(chart_of, views[cursor].name, width, max(0, height - len(rows) - len(below)), ascii=ascii)
+    return tuple([*rows, *below][:height])
+
+
+def clip(spans: Sequence[Span], width: int) -> Row:
+    """Spans as a row of exactly `width` columns: cut at the right or padded."""
+    row: list[Span] = []
+    room = width
+    for text, role in spans:
+        if room <= 0:
+            break
+        if cells(text) > room:
+            text = fit(text, room)
+        room -= cells(text)
+        row.append((text, role))
+    if room > 0:
+        row.append((" " * room, Role.TEXT))
+    return tuple(row)
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The rows without their roles, lines stripped at the right."""
+    return "\n".join("".join(part for part, _ in row).rstrip() for row in rows)
+
+
+def _run_cells(view: RunView, now: float | None, ascii: bool) -> tuple[str, str, str]:
+    """Epochs; metric with its best; when it will be done or was last heard."""
+    metric = ""
+    if view.metric is not None:
+        star = "*" if ascii else "★"
+        best = short(view.last) if view.best is None else f"{short(view.best)} {star}{view.best_epoch}"
+        metric = f"{view.metric} {best}"
+    if view.done_at is not None:
+        right = f"done {'~' if ascii else '≈'} {clock(view.done_at, now)}"
+    else:
+        right = clock(view.since, now) if view.since is not None else ""
+    return ("" if view.epochs_text == UNKNOWN else view.epochs_text, metric, right)
+
+
+def _middle(view: RunView, width: int, role: Role, ascii: bool) -> list[Span]:
+    """A bar where it runs by a plan, else the state in words."""
+    if view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you and view.planned:
+        return [(sparkbar((view.epoch or 0) / view.planned, width, ascii), Role.BAR)]
+    return [(fit(view.word, width), role)]
+
+
+def _legend_width(view: ChartView) -> int:
+    return sum(6 + cells(curve.label) for curve in view.curves)
+
+
+def _rate_row(view: ChartView, width: int, limits: tuple[float, float], ascii: bool) -> Row:
+    """`lr 1e-3 ▔▔▔▔╲▁▁▁▁▁ 1e-4`: under the chart, on its own scale."""
+    known = [rate for rate in view.rates if rate is not None]
+    first, last = f" lr {short_lr(known[0])} ", f" {short_lr(known[-1])}"
+    span = max(1.0, limits[1] - limits[0])
+    room = max(0, width - cells(first) - cells(last) - 1)
+    strip = max(min(room, 1), round(room * min(1.0, (view.last - view.first) / span)))
+    return clip([(first, Role.LABEL), (lr_strip(view.rates, strip, ascii), Role.LR), (last, Role.LABEL)], width)

@@ -1,0 +1,378 @@
+"""Where bytes come from: files are found, read on, and watched here. The only core module that reads a clock.
+
+Owns everything that can be wrong with a file system: what cannot be read is said, never raised past `find`
+and `Log.read`, and hides nothing else. No file is held open between reads.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import queue
+import re
+import stat
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cbmon.endpoint import is_gone
+from cbmon.events import Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
+from cbmon.formats.sniff import SNIFF_BYTES, Format, Refused, decoder, has_log_name, sniff
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
+
+READ_BYTES = 8 << 20
+"""Bytes read at once: bounds how long one log keeps the others waiting (about 50 ms through polars)."""
+FINGERPRINT_BYTES = 256
+"""Bytes compared at both ends of what was read, to notice a file rewritten in place."""
+LOOK_S = 30.0
+"""Without any notice, look at everything this often: new files on NFS, and whether a run has gone quiet."""
+POLL_S = 2.0
+"""Where no notices come (NFS, FUSE, `--poll`), look at the known logs this often."""
+SETTLE_S = 0.02
+"""After a notice, let the writer finish its line, so that one row is one read."""
+
+_GENERIC = frozenset({"training", "train", "log", "logs", "metrics", "history", "events"})
+"""Words that say that a file is a log, not which run it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is not read."""
+
+    path: Path
+    reason: str
+    looks_like_log: bool = True
+    """Show it to people; False: it only lies in a folder and is counted."""
+
+
+@dataclass(slots=True)
+class Log:
+    """One training log on disk: reads on where it stopped, notices when the file is another one."""
+
+    path: Path
+    name: str
+    format: Format
+    trouble: str = ""
+    """Why it could not be read the last time, empty if it could."""
+    _offset: int = 0
+    _facts: tuple[int, ...] = ()
+    _head: bytes = b""
+    _tail: bytes = b""
+    _written: float | None = None
+    _process: Process | None = None
+    _decoder: Any = None
+
+    def read(self, limit: int = READ_BYTES) -> list[Event] | None:
+        """The events of the next bytes, `RecordReplaced` first if the file is not the one read so far.
+
+        Returns None if there are no next bytes. Raises OSError if the file cannot be read (now).
+        """
+        status = os.stat(self.path)
+        if self._decoder and status.st_size == self._offset and _facts(status) == self._facts:
+            return None
+        events: list[Event] = []
+        with _open_regular(self.path) as file:
+            status = os.fstat(file.fileno())
+            self._written = status.st_mtime
+            if self._decoder is None or self._is_replaced(file, status):
+                if self._offset:
+                    events.append(RecordReplaced())
+                self._decoder = decoder(self.format)
+                self._offset, self._head, self._tail, self._process = 0, b"", b"", None
+            self._facts = _facts(status)
+            file.seek(self._offset)
+            data = file.read(limit)
+        if not data and not events:
+            return None
+        if data:
+            self._offset += len(data)
+            self._head = (self._head + data)[:FINGERPRINT_BYTES]
+            self._tail = (self._tail + data[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
+            events += self._decoder.feed(data)
+        for event in events:
+            if isinstance(event, RunStarted):
+                self._process = event.process
+            elif isinstance(event, RunEnded):
+                self._process = None
+        return events
+
+    def finish(self) -> list[Event]:
+        """For those who will not read on: what the file's end leaves unfinished."""
+        return self._decoder.finish() if self._decoder else []
+
+    def tick(self, now: float) -> Tick:
+        """How the log looks from outside at `now`."""
+        gone = self._process is not None and is_gone(self._process)
+        return Tick(time=now, written=self._written, process_gone=gone)
+
+    def _is_replaced(self, file: Any, status: os.stat_result) -> bool:
+        """Whether this is not the file read so far: another inode, shorter, or other bytes at either end."""
+        if self._facts[:2] != _facts(status)[:2] or status.st_size < self._offset:
+            return True
+        if file.read(len(self._head)) != self._head:
+            return True
+        file.seek(self._offset - len(self._tail))
+        return bool(file.read(len(self._tail)) != self._tail)
+
+
+def read_whole(log: Log, now: float) -> Iterator[Event]:
+    """All events of a log as it is now, with its end judged: what `show` and `replay` read."""
+    while (events := log.read()) is not None:
+        yield from events
+    yield from log.finish()
+    yield log.tick(now)
+
+
+@dataclass(slots=True)
+class Finding:
+    """What lies under some paths."""
+
+    logs: list[Log] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def find(paths: Sequence[str]) -> Finding:
+    """Find the logs that are, lie under, or match the paths, by path; each once.
+
+    A named file that is no log is skipped aloud (`looks_like_log`); in a folder only one that looks like a log.
+    Nothing but regular files is opened; hidden names, and links out of the folder, are passed over.
+    """
+    finding = Finding()
+    roots: dict[Path, Path | None] = {}
+    for text in paths:
+        for path, root in _expand(text, finding):
+            if path in roots:
+                continue
+            roots[path] = root
+            found = _sniff_file(path, named=root is None)
+            if isinstance(found, Format):
+                finding.logs.append(Log(path, run_name(path, root), found))
+            else:
+                finding.skipped.append(found)
+    taken = Counter(log.name for log in finding.logs)
+    for log in finding.logs:
+        if taken[log.name] > 1:
+            log.name = run_name(log.path, roots[log.path], full=True)
+    return finding
+
+
+def run_name(path: Path, root: Path | None, *, full: bool = False) -> str:
+    """The run's name: the path below the watched root without suffix and generic stem.
+
+    `logs/run4/training.csv` under `logs` is `run4`; a file named directly takes its folder's name where its own
+    is generic. With `full` the file's whole name stays, for logs that would share a name.
+    """
+    absolute = path.absolute()
+    base = absolute.parent if root is None else root.absolute()
+    parts = list(absolute.relative_to(base).parts)
+    words = re.split(r"[-_. ]+", absolute.stem.casefold())
+    if full:
+        return "/".join(parts)
+    if all(word in _GENERIC for word in words):
+        parts.pop()
+        return "/".join(parts) or base.name or absolute.stem
+    return "/".join([*parts[:-1], absolute.stem])
+
+
+def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None]]:
+    """The files that a PATH argument means, each with the folder it was found in (None: named itself)."""
+    path = Path(text).expanduser()
+    if text.startswith("unix://"):
+        finding.skipped.append(Skipped(Path(text), "sockets are not watched yet: name the record's file or folder"))
+    elif path.is_dir():
+        yield from ((file, path) for file in _walk(path, finding))
+    elif os.path.lexists(path):
+        yield path, None
+    elif matches := sorted(glob.glob(str(path), recursive=True)):
+        for match in matches:
+            if os.path.isdir(match):
+                yield from ((file, Path(match)) for file in _walk(Path(match), finding))
+            else:
+                yield Path(match), None
+    else:
+        finding.skipped.append(Skipped(path, "no such file or folder"))
+
+
+def _walk(root: Path, finding: Finding) -> Iterator[Path]:
+    """Regular files under a folder, sorted; a folder that cannot be listed is said."""
+    top = os.path.realpath(root)
+    seen: set[str] = {top}
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            finding.skipped.append(Skipped(folder, words(error)))
+            continue
+        inner = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                if real in seen or not real.startswith(os.path.join(top, "")):
+                    continue
+                seen.add(real)
+            if entry.is_dir():
+                inner.append(folder / entry.name)
+            elif entry.is_file():
+                yield folder / entry.name
+        waiting.extend(reversed(inner))
+
+
+def _sniff_file(path: Path, *, named: bool) -> Format | Skipped:
+    """The format of a file, or why it is not read."""
+    try:
+        with _open_regular(path) as file:
+            found = sniff(file.read(SNIFF_BYTES), path)
+            if isinstance(found, Refused) and found.reason == "empty" and named:
+                return Format.KERAS_CSV
+    except OSError as error:
+        return Skipped(path, words(error), looks_like_log=named or has_log_name(path))
+    if isinstance(found, Refused):
+        return Skipped(path, found.reason, looks_like_log=named or found.looks_like_log)
+    return found
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    """Which file it is, and in which state."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _open_regular(path: Path) -> Any:
+    """Open a regular file for reading; a FIFO, socket or device is refused without waiting for it."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("not a regular file")
+        return os.fdopen(handle, "rb", buffering=0)
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def _may_be_log(path: Path) -> bool:
+    """Whether a path that was not known changed in a way that calls for looking at everything."""
+    return path.is_dir() or (path.is_file() and isinstance(_sniff_file(path, named=False), Format))
+
+
+def words(error: OSError) -> str:
+    """An OSError as people say it: "permission denied"."""
+    return (error.strerror or str(error)).casefold()
+
+
+class Follower:
+    """Keeps reading everything under some paths as it grows, for one consumer thread.
+
+    Owns the notices of the file system (watchdog; none where it is blind or its limits are hit, then known logs
+    are looked at every `POLL_S`). Hands over events; it never folds and never draws.
+    """
+
+    def __init__(self, paths: Sequence[str], *, poll: bool = False, now: Callable[[], float] = time.time) -> None:
+        self.paths = list(paths)
+        self.logs: dict[Path, Log] = {}
+        self.skipped: list[Skipped] = []
+        self.trouble = ""
+        """Why notices do not come, once it is known."""
+        self._now = now
+        self._poll = poll
+        self._notices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._observer: BaseObserver | None = None
+        self._stopped = False
+
+    def read(self, changed: set[Path] | None = None) -> Iterator[tuple[Log, list[Event]]]:
+        """Everything new, log by log: of the changed ones, or of all, looking for new logs as well.
+
+        Large logs come in several batches, in turn with the others.
+        """
+        if changed is None or any(map(_may_be_log, changed - self.logs.keys())):
+            finding = find(self.paths)
+            self.skipped = finding.skipped
+            for log in finding.logs:
+                self.logs.setdefault(log.path, log)
+        waiting = deque(log for path, log in self.logs.items() if changed is None or path in changed)
+        while waiting and not self._stopped:
+            log = waiting.popleft()
+            events: list[Event] = []
+            try:
+                more = log.read()
+                log.trouble = ""
+            except OSError as error:
+                more, log.trouble = None, words(error)
+            if more is not None:
+                events = more
+                waiting.append(log)
+            yield log, [*events, log.tick(self._now())]
+
+    def wait(self) -> set[Path] | None:
+        """Wait until something changed; gives the changed paths, None for "look at everything"."""
+        changed: set[Path] = set()
+        try:
+            while (notice := self._notices.get(timeout=SETTLE_S if changed else self._pause())) is not None:
+                changed.add(Path(notice))
+        except queue.Empty:
+            pass
+        return changed or None
+
+    def start(self) -> None:
+        """Ask the file system for notices. Call it after the first read, the import costs 15 ms."""
+        if self._poll:
+            return
+        from watchdog.events import FileSystemEvent, FileSystemEventHandler
+        from watchdog.observers import Observer
+
+        notices = self._notices
+
+        class Handler(FileSystemEventHandler):
+            def on_any_event(self, event: FileSystemEvent) -> None:
+                # Reading a file makes events too (opened, closed_no_write): only these mean that it changed.
+                if event.event_type in {"created", "modified", "moved", "deleted", "closed"}:
+                    for path in filter(None, (event.src_path, event.dest_path)):
+                        if not (event.is_directory and event.event_type == "modified"):
+                            notices.put(os.fsdecode(path))
+
+        observer = Observer()
+        try:
+            for folder, recursive in self._folders().items():
+                observer.schedule(Handler(), str(folder), recursive=recursive)
+            observer.start()
+        except OSError as error:
+            self.trouble = f"no notices from the file system ({words(error)}): looking every {POLL_S:g} s"
+            self._poll = True
+            return
+        self._observer = observer
+
+    def stop(self) -> None:
+        """End `wait` and `read` at once, from any thread."""
+        self._stopped = True
+        self._notices.put(None)
+        if self._observer is not None:
+            self._observer.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def _pause(self) -> float:
+        return POLL_S if self._poll else LOOK_S
+
+    def _folders(self) -> dict[Path, bool]:
+        """Folders to watch, and whether with all that is below."""
+        folders: dict[Path, bool] = {}
+        for text in self.paths:
+            path = Path(text).expanduser()
+            if path.is_dir():
+                folders[path] = True
+            else:
+                while not path.parent.is_dir():
+                    path = path.parent
+                folders.setdefault(path.parent, any(sign in text for sign in "*?["))
+        return folders

@@ -1,0 +1,371 @@
+"""What is shown of a run: frozen view values, and their JSON and line forms. Pure; computes all that a screen says.
+
+Epochs are 0-based in the JSON documents and 1-based in everything people read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from cbmon.chart import Curve, Mark, MarkKind, short, short_lr
+from cbmon.rules import Alert, Severity, Status, alerts, last_sign, rate_changes, status
+from cbmon.run import Attempt, Run
+from cbmon.series import Direction, base_name, direction, is_loss, is_validation
+from cbmon.sources import Log, Skipped
+from cbmon.units import UNKNOWN, clock, display_epoch, plural, printable
+
+JSON_VERSION = 1
+PACE_EPOCHS = 10
+"""Epochs whose median duration is the pace: long enough to ride out one slow epoch, short enough to follow."""
+
+GLYPHS = {
+    Status.RUNNING: ("●", "*"),
+    Status.GROWING: ("◐", "~"),
+    Status.QUIET: ("◌", "."),
+    Status.FINISHED: ("✓", "+"),
+    Status.STOPPED: ("■", "#"),
+    Status.INTERRUPTED: ("⏸", "="),
+    Status.FAILED: ("✗", "!"),
+    Status.CRASHED: ("✗", "!"),
+    Status.EMPTY: ("◌", "."),
+}
+"""Glyph and ASCII glyph of each state (SCREENS)."""
+NEEDS_YOU = ("✗", "!")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """One run, as a list shows it. Epochs are 1-based here."""
+
+    name: str
+    status: Status | None
+    """None: the file cannot be read."""
+    glyph: tuple[str, str]
+    word: str
+    """The state in words, such as "stopped by EarlyStopping"."""
+    needs_you: bool
+    epoch: int | None = None
+    planned: int | None = None
+    metric: str | None = None
+    """The metric the run is judged by."""
+    last: float | None = None
+    best: float | None = None
+    best_epoch: int | None = None
+    rate: float | None = None
+    since: float | None = None
+    """Time of the last sign of life, Unix seconds."""
+    done_at: float | None = None
+    """When the planned epochs will be done at the present pace, Unix seconds."""
+    attempts: int = 1
+
+    @property
+    def epochs_text(self) -> str:
+        """`41/200`, or `22` where the plan is unknown."""
+        if self.epoch is None:
+            return UNKNOWN if self.planned is None else f"0/{self.planned}"
+        return str(self.epoch) if self.planned is None else f"{self.epoch}/{self.planned}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartView:
+    """One metric of a run over its epochs, training and validation together."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    marks: tuple[Mark, ...]
+    rates: tuple[float | None, ...]
+    """Learning rate of each epoch; empty if none is recorded."""
+    first: int
+    last: int
+    """First and last epoch, 1-based."""
+    planned: int | None
+
+
+def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
+    """The view of one run.
+
+    Args:
+        log: where it was read from.
+        run: what it told.
+        planned: planned epochs, for logs that cannot tell.
+    """
+    attempt = run.current
+    state = status(run)
+    trouble = next((alert for alert in _current(run) if alert.severity is Severity.ERROR), None)
+    planned = attempt.started.epochs if attempt.started and attempt.started.epochs else planned
+    metric = headline_metric(attempt)
+    column = attempt.metrics[metric] if metric else None
+    towards = direction(metric) if metric else None
+    best = column.best(towards) if column and towards else None
+    is_live = state in (Status.RUNNING, Status.GROWING)
+    word = f"cannot be read: {log.trouble}" if log.trouble else _state_words(run, state, trouble)
+    return RunView(
+        name=printable(log.name),
+        status=state,
+        glyph=NEEDS_YOU if trouble or log.trouble else GLYPHS[state],
+        word=word,
+        needs_you=bool(trouble or log.trouble),
+        epoch=display_epoch(attempt.epochs[-1]) if attempt.epochs else None,
+        planned=planned,
+        metric=printable(metric) if metric else None,
+        last=column.last() if column else None,
+        best=None if best is None or column is None else column.values[best],
+        best_epoch=None if best is None else display_epoch(attempt.epochs[best]),
+        rate=attempt.rate.last(),
+        since=last_sign(run),
+        done_at=_done_at(attempt, planned) if is_live else None,
+        attempts=len(run.attempts),
+    )
+
+
+def unreadable_view(skipped: Skipped) -> RunView:
+    """A file that looks like a log and cannot be read: a visible row, for it must not just be missing."""
+    return RunView(
+        name=printable(str(skipped.path)),
+        status=None,
+        glyph=NEEDS_YOU,
+        word=f"cannot be read: {printable(skipped.reason)}",
+        needs_you=True,
+    )
+
+
+def headline_metric(attempt: Attempt) -> str | None:
+    """The metric a run is judged by: validation loss, else loss, else any loss, else what has a direction."""
+    names = list(attempt.metrics)
+    ranks = (
+        lambda name: name == "val_loss",
+        lambda name: is_validation(name) and base_name(name).casefold() == "loss",
+        lambda name: base_name(name).casefold() == "loss",
+        lambda name: is_validation(name) and is_loss(name),
+        is_loss,
+        lambda name: direction(name) is not None,
+        lambda name: True,
+    )
+    return next((name for rank in ranks for name in names if rank(name)), None)
+
+
+def metric_groups(attempt: Attempt) -> list[list[str]]:
+    """The metrics in groups to be drawn together (`loss` with `val_loss`), the headline's group first."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(attempt.metrics, key=is_validation):
+        groups.setdefault(base_name(name), []).append(name)
+    headline = headline_metric(attempt)
+    first = base_name(headline) if headline else ""
+    return sorted(groups.values(), key=lambda group: (base_name(group[0]) != first, not is_loss(group[0]), group[0]))
+
+
+def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartView:
+    """The chart of the `group`-th metric (counted round) of the run's current attempt."""
+    attempt = run.current
+    groups = metric_groups(attempt)
+    names = groups[group % len(groups)] if groups else []
+    x = [display_epoch(epoch) for epoch in attempt.epochs]
+    curves = tuple(
+        Curve(
+            label=f"{'val' if is_validation(name) else 'train'} {short(attempt.metrics[name].last())}",
+            x=x,
+            y=list(attempt.metrics[name]),
+            dashed=is_validation(name),
+        )
+        for name in names
+    )
+    started = attempt.started
+    title = printable(base_name(names[0])) if names else ""
+    if len(run.attempts) > 1:
+        title += f" · attempt {len(run.attempts)}"
+    return ChartView(
+        title=title,
+        curves=curves,
+        marks=tuple(_marks(attempt, names)),
+        rates=tuple(attempt.learning_rate or ()),
+        first=x[0] if x else 1,
+        last=x[-1] if x else 1,
+        planned=started.epochs if started and started.epochs else planned,
+    )
+
+
+def alert_lines(run: Run) -> list[tuple[Severity, str]]:
+    """The run's alerts as text, newest first; then what was left out of the log."""
+    several = len(run.attempts) > 1
+    found = [
+        (alert.severity, f"{alert.message}{f' (attempt {alert.attempt})' if several else ''}")
+        for alert in reversed(alerts(run))
+    ]
+    return found + [(Severity.WARNING, text) for text in warning_lines(run)]
+
+
+def warning_lines(run: Run) -> list[str]:
+    """What was left out of the log, in order."""
+    more = [f"and {plural(run.warnings_dropped, 'more warning')}"] if run.warnings_dropped else []
+    return [printable(str(warning)) for warning in run.warnings] + more
+
+
+def needs_you_line(views: Sequence[RunView]) -> str:
+    """`4 runs · 1 needs you: run3`."""
+    needing = [view.name for view in views if view.needs_you]
+    text = plural(len(views), "run")
+    if needing:
+        names = ", ".join(needing[:3]) + (", …" if len(needing) > 3 else "")
+        text += f" · {len(needing)} need{'s' if len(needing) == 1 else ''} you: {names}"
+    return text
+
+
+def epoch_sentence(view: RunView, run: Run, now: float | None) -> str:
+    """A run's latest epoch in one line: `03:12 run4 epoch 41/200 loss .3010 val_loss .4188 (best ...) lr 1e-4`."""
+    attempt = run.current
+    parts = [clock(view.since, now), view.name, f"epoch {view.epochs_text}"]
+    groups = metric_groups(attempt)
+    for name in groups[0] if groups else []:
+        parts.append(f"{printable(name)} {short(attempt.metrics[name].last())}")
+        if printable(name) == view.metric and view.best is not None:
+            parts.append(f"(best {short(view.best)} at {view.best_epoch})")
+    if view.rate is not None:
+        parts.append(f"lr {short_lr(view.rate)}")
+    if view.done_at is not None:
+        parts.append(f"done ≈ {clock(view.done_at, now)}")
+    return " ".join(parts)
+
+
+def alert_sentence(view: RunView, alert: Alert, now: float | None) -> str:
+    """An alert in one line: `02:47 run3 ERROR NaN loss at epoch 21`."""
+    word = "" if alert.severity is Severity.INFO else f"{alert.severity.value.upper()} "
+    return f"{clock(view.since, now)} {view.name} {word}{alert.message}"
+
+
+def show_table(views: Sequence[RunView], skipped: Sequence[Skipped], now: float, *, ascii: bool = False) -> list[str]:
+    """The table of `cbmon show`, as lines."""
+    shared = {view.metric for view in views if view.metric}
+    heading = f"{shared.pop()} best" if len(shared) == 1 else "best"
+    star = "*" if ascii else "★"
+    rows = [("run", "state", "epoch", heading, "last", "lr", "since")]
+    for view in views:
+        best = UNKNOWN if view.best is None else f"{short(view.best)} {star}{view.best_epoch}"
+        if heading == "best" and view.metric:
+            best = f"{view.metric} {best}"
+        cells = (view.epochs_text, best, short(view.last), short_lr(view.rate), clock(view.since, now))
+        rows.append((view.name, f"{view.glyph[ascii]} {view.word}", *cells))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    hidden = sum(not skip.looks_like_log for skip in skipped)
+    lines.append(needs_you_line(views) + ".")
+    if hidden:
+        lines[-1] += f" {plural(hidden, 'file')} here are no training logs (--skipped lists them)."
+    return [line.replace(UNKNOWN, "-") if ascii else line for line in lines]
+
+
+def show_json(runs: Iterable[tuple[Log, Run]], skipped: Iterable[Skipped]) -> dict[str, Any]:
+    """The document of `cbmon show --json`: 0-based epochs, non-finite numbers as "nan", "inf", "-inf"."""
+    return {
+        "version": JSON_VERSION,
+        "runs": [_run_json(log, run) for log, run in runs],
+        "skipped": [{"path": printable(str(skip.path)), "reason": printable(skip.reason)} for skip in skipped],
+    }
+
+
+def json_number(value: float | None) -> float | str | None:
+    """A number as the JSON contracts have it."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _run_json(log: Log, run: Run) -> dict[str, Any]:
+    return {
+        "name": printable(log.name),
+        "path": printable(str(log.path), limit=4096),
+        "format": log.format.value,
+        "status": status(run).value,
+        "attempts": [_attempt_json(attempt) for attempt in run.attempts if attempt.epochs or attempt.started],
+        "alerts": [
+            {
+                "attempt": alert.attempt,
+                "epoch": alert.epoch,
+                "severity": alert.severity.value,
+                "kind": alert.kind,
+                "message": alert.message,
+            }
+            for alert in alerts(run)
+        ],
+        "warnings": warning_lines(run),
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+    metrics = {}
+    for name, column in attempt.metrics.items():
+        towards = direction(name)
+        best = column.best(towards) if towards else None
+        metrics[printable(name)] = {
+            "last": json_number(column.last()),
+            "best": None if best is None else column.values[best],
+            "best_epoch": None if best is None else attempt.epochs[best],
+        }
+    return {
+        "first_epoch": attempt.epochs[0] if attempt.epochs else None,
+        "last_epoch": attempt.epochs[-1] if attempt.epochs else None,
+        "epochs": len(attempt.epochs),
+        "metrics": metrics,
+        "learning_rate": json_number(attempt.rate.last()),
+    }
+
+
+def _current(run: Run) -> list[Alert]:
+    """Alerts of the current attempt: what an earlier one suffered from is over."""
+    return [alert for alert in alerts(run) if alert.attempt == len(run.attempts)]
+
+
+def is_unhealthy(run: Run) -> bool:
+    """Whether the run's current attempt has an error: NaN, diverged, failed, crashed."""
+    return any(alert.severity is Severity.ERROR for alert in _current(run))
+
+
+def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
+    """The state in words; what is wrong comes before whether it still goes on."""
+    if trouble is not None:
+        if trouble.kind in ("crashed", "failed"):
+            return trouble.message
+        return trouble.message.replace(" at epoch ", ", epoch ")
+    match state:
+        case Status.QUIET:
+            return f"quiet since {clock(last_sign(run), run.seen.time if run.seen else None)}"
+        case Status.STOPPED:
+            by = run.current.ended.by if run.current.ended else []
+            return f"stopped by {' and '.join(map(printable, by))}" if by else "stopped early"
+        case Status.EMPTY:
+            return "no epoch yet"
+        case _:
+            return state.value
+
+
+def _done_at(attempt: Attempt, planned: int | None) -> float | None:
+    """When the plan will be done at the median pace of the latest epochs; None where that is unknown."""
+    times = [time for time in list(attempt.times)[-PACE_EPOCHS - 1 :] if time is not None]
+    if planned is None or len(times) < 2:
+        return None
+    pace = median(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    return times[-1] + pace * max(0, planned - display_epoch(attempt.epochs[-1]))
+
+
+def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
+    """What the event rail shows of an attempt, for the metrics drawn."""
+    epochs = attempt.epochs
+    for row, _, _ in rate_changes(attempt):
+        yield Mark(display_epoch(epochs[row]), MarkKind.LR)
+    for name in names:
+        column = attempt.metrics[name]
+        if column.first_non_finite is not None:
+            yield Mark(display_epoch(epochs[column.first_non_finite]), MarkKind.BAD)
+    judged = names[-1] if names else None
+    towards: Direction | None = direction(judged) if judged else None
+    if judged and towards and (best := attempt.metrics[judged].best(towards)) is not None:
+        yield Mark(display_epoch(epochs[best]), MarkKind.BEST)
+    if attempt.ended and attempt.ended.how != "finished" and epochs:
+        yield Mark(display_epoch(epochs[-1]), MarkKind.STOP)
