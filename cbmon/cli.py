@@ -52,7 +52,10 @@ def watch(paths: tuple[str, ...], once: bool, plain: bool, poll: bool, epochs: i
     from cbmon.tui.app import WatchApp
 
     app = WatchApp(follower, planned=epochs, is_ascii=is_ascii)
-    app.run()
+    try:
+        app.run()
+    finally:
+        follower.stop()
     return app.return_code or ExitCode.OK
 
 
@@ -149,10 +152,11 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
     from cbmon import frame, views
 
     runs, skipped = _load(paths)
-    shown = [views.run_view(log, run, planned) for log, run in runs]
-    shown += [views.unreadable_view(skip) for skip in skipped if skip.looks_like_log]
+    by_path = {log.path: run for log, run in runs}
+    ordered = views.newest_first({log.path: views.run_view(log, run, planned) for log, run in runs})
+    shown = [*ordered.values(), *(views.unreadable_view(skip) for skip in skipped if skip.looks_like_log)]
     width, height = shutil.get_terminal_size((80, 24))
-    first = runs[0][1] if runs else None
+    first = by_path[next(iter(ordered))] if ordered else None
     rows = frame.frame(
         shown,
         views.chart_view(first, planned=planned) if first else None,

@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, short, short_lr, sparkbar, x_limits
 from cbmon.rules import Severity, Status
 from cbmon.units import UNKNOWN, cells, clock, fit
-from cbmon.views import ChartView, RunView, needs_you_line
+from cbmon.views import ChartView, FactsView, RunView, needs_you_line
 
 NAME_MAX = 28
 """Columns for a run's name: more would push its numbers off a screen of 80."""
+NAME_MIN = 12
+"""Columns that a name keeps, whatever the state's words need."""
 MIDDLE_MIN = 12
 """Columns for the bar or the state in words, below which the right-hand column goes."""
 RUNS_SHARE = 3
 """The list of runs takes at most one third of the screen's height."""
+ALERTS_SHARE = 6
+"""The alerts below the chart take at most one sixth of it."""
 
 _STATE_ROLES = {
     Status.RUNNING: Role.TEXT,
@@ -40,11 +44,13 @@ _SEVERITY = {
 def head(views: Sequence[RunView], title: str, width: int, now: float | None) -> Row:
     """The top line: what is watched, how many runs need somebody, when something last changed."""
     changed = max((view.since for view in views if view.since is not None), default=None)
-    right = f"{needs_you_line(views) if views else 'no runs yet'}    {clock(changed, now) if changed else ''}"
-    room = width - cells(right) - 2
-    if room < 8:
-        return ((fit(" " + right, width), Role.TITLE),)
-    return ((fit(f" cbmon  {title}", room) + " " + right + " ", Role.TITLE),)
+    when = f"    {clock(changed, now)}" if changed else ""
+    left = f" cbmon  {title}"
+    for names in (True, False):
+        right = f"{needs_you_line(views, names=names) if views else 'no runs yet'}{when} "
+        if cells(left) + 2 + cells(right) <= width:
+            break
+    return clip([(fit(left, max(0, width - cells(right))), Role.TITLE), (right, Role.TITLE)], width)
 
 
 def runs(
@@ -54,11 +60,14 @@ def runs(
     first = first_visible(len(views), height, cursor)
     shown = views[first : first + height]
     lines = [_run_cells(view, now, ascii) for view in shown]
-    name_width = min(NAME_MAX, max(12, width // 5), max((cells(view.name) for view in shown), default=0))
     widths = [max((cells(line[column]) for line in lines), default=0) for column in range(3)]
+    words = max((MIDDLE_MIN if _has_bar(view) else cells(view.word) for view in shown), default=0)
+    fixed = 3 + widths[0] + widths[1] + widths[2] + 8
+    longest = max((cells(view.name) for view in shown), default=0)
+    name_width = min(longest, NAME_MAX, max(NAME_MIN, width - fixed - words))
     rows = []
     for index, (view, (epoch, metric, right)) in enumerate(zip(shown, lines, strict=True), first):
-        middle = width - 4 - name_width - sum(widths) - 8
+        middle = width - fixed - name_width
         right_width = widths[2]
         if middle < MIDDLE_MIN:
             middle, right_width = middle + right_width + 2, 0
@@ -88,8 +97,10 @@ def first_visible(count: int, height: int, cursor: int | None) -> int:
 
 def curves(view: ChartView, name: str, width: int, height: int, *, log: bool = False, ascii: bool = False) -> tuple[Row, ...]:
     """The chart of one metric with its title and legend above and the learning rate below."""
-    title = fit(f" {name}  {view.title}{'  log' if log else ''}", max(0, width - _legend_width(view)))
-    legend: list[Span] = [(title, Role.TITLE)]
+    metric = f"  {view.title}{' (log)' if log else ''}"
+    room = max(0, width - _legend_width(view))
+    heading = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1))) + metric
+    legend: list[Span] = [(fit(heading, room), Role.TITLE)]
     for index, curve in enumerate(view.curves):
         line = CURVE_GLYPHS[index % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
         legend += [(f"{line} ", CURVE_ROLES[index % 8]), (f"{curve.label}   ", Role.TEXT)]
@@ -114,6 +125,27 @@ def alert_rows(lines: Sequence[tuple[Severity, str]], width: int, height: int, *
     if len(shown) < len(lines) and height > 0:
         rows.append(clip([(f" {'-' if ascii else '·'} {len(lines) - len(shown)} more (e)", Role.DIM)], width))
     return tuple(rows)
+
+
+def facts(view: FactsView, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
+    """The metrics in numbers, then what the record says about the run."""
+    rows: list[Row] = []
+    star = "*" if ascii else "★"
+    name_width = max(8, width - 24)
+    if view.metrics:
+        rows.append(clip([(fit("", name_width) + f"{'last':>9}  {'best':>9}", Role.DIM)], width))
+    for name, last, best in view.metrics:
+        at = "" if best is None else f"{short(best[0]):>9} {star}{best[1]}"
+        rows.append(clip([(fit(name, name_width), Role.LABEL), (f"{short(last):>9}  {at}", Role.TEXT)], width))
+    room = height - len(view.info) - 1
+    if len(rows) > max(room, 1):
+        hidden = len(rows) - max(room, 1) + 1
+        rows = [*rows[: max(room, 1) - 1], clip([(f"{hidden} more (m)", Role.DIM)], width)]
+    if view.info:
+        rows.append(clip([], width))
+    for label, value in view.info:
+        rows.append(clip([(fit(label, 11), Role.DIM), (value, Role.TEXT)], width))
+    return tuple(rows[:height])
 
 
 def rule(width: int, *, ascii: bool = False) -> Row:
@@ -155,7 +187,7 @@ def frame(
         return tuple(rows[:height])
     rows += runs(views, width, max(1, min(len(views), height // RUNS_SHARE)), now, cursor=cursor, ascii=ascii)
     rows.append(rule(width, ascii=ascii))
-    below = alert_rows(lines, width, min(len(lines), max(1, height // 6)), ascii=ascii)
+    below = alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii)
     rows += curves(chart_of, views[cursor].name, width, max(0, height - len(rows) - len(below)), ascii=ascii)
     return tuple([*rows, *below][:height])
 
@@ -195,9 +227,13 @@ def _run_cells(view: RunView, now: float | None, ascii: bool) -> tuple[str, str,
     return ("" if view.epochs_text == UNKNOWN else view.epochs_text, metric, right)
 
 
+def _has_bar(view: RunView) -> bool:
+    return view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you and bool(view.planned)
+
+
 def _middle(view: RunView, width: int, role: Role, ascii: bool) -> list[Span]:
     """A bar where it runs by a plan, else the state in words."""
-    if view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you and view.planned:
+    if _has_bar(view) and view.planned:
         return [(sparkbar((view.epoch or 0) / view.planned, width, ascii), Role.BAR)]
     return [(fit(view.word, width), role)]
 

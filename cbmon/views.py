@@ -6,10 +6,10 @@ Epochs are 0-based in the JSON documents and 1-based in everything people read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from cbmon.chart import Curve, Mark, MarkKind, short, short_lr
 from cbmon.rules import Alert, Severity, Status, alerts, last_sign, rate_changes, status
@@ -85,6 +85,16 @@ class ChartView:
     planned: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactsView:
+    """The metrics of a run in numbers, and what its record says about it."""
+
+    metrics: tuple[tuple[str, float | None, tuple[float, int] | None], ...]
+    """Name, last value, best value and its 1-based epoch."""
+    info: tuple[tuple[str, str], ...]
+    """Label and text."""
+
+
 def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
     """The view of one run.
 
@@ -120,6 +130,38 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         done_at=_done_at(attempt, planned) if is_live else None,
         attempts=len(run.attempts),
     )
+
+
+def facts_view(run: Run) -> FactsView:
+    """What the current attempt has told beside its curves."""
+    attempt = run.current
+    metrics = []
+    for group in metric_groups(attempt):
+        for name in group:
+            column = attempt.metrics[name]
+            towards = direction(name)
+            best = column.best(towards) if towards else None
+            at = None if best is None else (column.values[best], display_epoch(attempt.epochs[best]))
+            metrics.append((printable(name), column.last(), at))
+    started = attempt.started
+    info: list[tuple[str, str]] = []
+    if started:
+        steps = f" of {plural(started.steps, 'step')}" if started.steps else ""
+        info.append(("plan", f"{plural(started.epochs, 'epoch')}{steps}" if started.epochs else UNKNOWN))
+        info.append(("optimizer", printable(started.optimizer or UNKNOWN)))
+        info.append(("Keras", printable(" on ".join(filter(None, (started.keras, started.backend))) or UNKNOWN)))
+        info.append(("host", printable(started.process.host) if started.process else UNKNOWN))
+    if len(run.attempts) > 1:
+        info.append(("attempt", f"{len(run.attempts)} of {len(run.attempts)}"))
+    return FactsView(metrics=tuple(metrics), info=tuple(info))
+
+
+KeyT = TypeVar("KeyT")
+
+
+def newest_first(views: Mapping[KeyT, RunView]) -> dict[KeyT, RunView]:
+    """Runs by their last sign of life, the latest first; by name where it is the same."""
+    return dict(sorted(views.items(), key=lambda item: (-(item[1].since or 0.0), item[1].name)))
 
 
 def unreadable_view(skipped: Skipped) -> RunView:
@@ -204,13 +246,14 @@ def warning_lines(run: Run) -> list[str]:
     return [printable(str(warning)) for warning in run.warnings] + more
 
 
-def needs_you_line(views: Sequence[RunView]) -> str:
-    """`4 runs · 1 needs you: run3`."""
+def needs_you_line(views: Sequence[RunView], *, names: bool = True) -> str:
+    """`4 runs · 1 needs you: run3`, or without the names."""
     needing = [view.name for view in views if view.needs_you]
     text = plural(len(views), "run")
     if needing:
-        names = ", ".join(needing[:3]) + (", …" if len(needing) > 3 else "")
-        text += f" · {len(needing)} need{'s' if len(needing) == 1 else ''} you: {names}"
+        text += f" · {len(needing)} need{'s' if len(needing) == 1 else ''} you"
+        if names:
+            text += f": {', '.join(needing[:3])}{', …' if len(needing) > 3 else ''}"
     return text
 
 

@@ -1,0 +1,48 @@
+"""Screens that come over the main one."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.events import Key
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from cbmon.chart import MarkKind
+from cbmon.tui.keys import help_lines
+
+_MARKS = {
+    MarkKind.LR: "learning rate changed",
+    MarkKind.BEST: "best value",
+    MarkKind.BAD: "NaN or infinite",
+    MarkKind.STOP: "stopped",
+}
+
+
+class HelpScreen(ModalScreen[None]):
+    """The keys, and what the glyphs under the chart mean; any key closes it."""
+
+    def __init__(self, *, is_ascii: bool) -> None:
+        super().__init__(classes="ascii" if is_ascii else "")
+        self._is_ascii = is_ascii
+
+    def compose(self) -> ComposeResult:
+        """One block of text."""
+        marks = [f"{kind.ascii_glyph if self._is_ascii else kind.glyph:8} {text}" for kind, text in _MARKS.items()]
+        lines = [
+            *help_lines(ascii=self._is_ascii),
+            "",
+            "Under the chart:",
+            *marks,
+            "",
+            "Any key closes this. cbmon only reads: it cannot slow or stop the training.",
+        ]
+        yield Static("\n".join(lines), markup=False)
+
+    def on_key(self, event: Key) -> None:
+        """Close."""
+        event.stop()
+        self.dismiss()
+
+    def on_click(self) -> None:
+        """Close."""
+        self.dismiss()
