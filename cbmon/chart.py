@@ -15,7 +15,8 @@ from enum import Enum, StrEnum
 from math import ceil, floor, inf, isfinite, isnan, log10
 from typing import NamedTuple, TypeAlias
 
-from cbmon.units import UNKNOWN
+from cbmon.axes import LABEL_COLUMNS, Limits, sane, ticks, y_limits
+from cbmon.units import exponent
 
 
 class Role(StrEnum):
@@ -55,8 +56,6 @@ CURVE_GLYPHS = "*ox#@%&="
 
 Span: TypeAlias = tuple[str, Role]
 Row: TypeAlias = tuple[Span, ...]
-Limits: TypeAlias = tuple[float, float]
-"""Lowest and highest value shown, in data units also on a log axis."""
 
 
 class MarkKind(Enum):
@@ -99,255 +98,6 @@ class Curve:
     """One character drawn behind the last point, to tell overlaid runs without colour; "" for none."""
 
 
-# --- numbers ------------------------------------------------------------------------------------------------
-
-_HUGE = 1e300
-"""Limits stay within ±this, so that differences of limits stay finite; what lies beyond is clipped."""
-_ROOM = 0.05
-"""Part of the span left free beyond a value that moves a limit: the next epoch need not move it again."""
-
-
-def short(value: float | None) -> str:
-    """A metric in 4 significant digits (3 with an exponent): .4120, 1.203, 1234, 1.2e27; None is "–"."""
-    if value is None or not isfinite(value):
-        return UNKNOWN if value is None else str(float(value))
-    size = abs(value)
-    if not size:
-        return "0"
-    if not 0.001 <= size < 999_999.5:
-        return _exponent(value, 3)
-    size = abs(float(f"{value:.4g}"))  # rounded first: .99996 is 1.000, not 1.0000
-    return _bare(f"{value:.{max(0, 3 - floor(log10(size)))}f}")
-
-
-def short_lr(value: float | None) -> str:
-    """A learning rate in 3 significant digits without trailing zeros: 1e-3, 2.5e-4, 0.01, 1; None is "–"."""
-    if value is None or not isfinite(value):
-        return short(value)
-    return f"{value:.3g}" if not value or 0.00999 < abs(value) < 999.5 else _exponent(value, 3)
-
-
-def _exponent(value: float, digits: int) -> str:
-    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
-
-
-def _bare(text: str) -> str:
-    """`0.41` without the zero."""
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
-
-
-class _Step(NamedTuple):
-    """A tick distance, 1, 2 or 5 times a power of ten; multiples of it are exact decimals."""
-
-    mantissa: int
-    power: int
-
-    def times(self, count: int) -> float:
-        return float(f"{count * self.mantissa}e{self.power}")
-
-    def larger(self) -> _Step:
-        return {1: _Step(2, self.power), 2: _Step(5, self.power)}.get(self.mantissa, _Step(1, self.power + 1))
-
-
-def _step(least: float) -> _Step:
-    """The smallest step not below `least` > 0."""
-    step = _Step(1, floor(log10(least)))
-    while step.times(1) < least * (1 - 1e-9):  # 1e-9: log10 and a division may be off by a few bits
-        step = step.larger()
-    return step
-
-
-# --- limits -------------------------------------------------------------------------------------------------
-
-
-def x_limits(
-    first: float, last: float, planned: float | None = None, previous: Limits | None = None
-) -> Limits:
-    """Limits of the epoch axis: to the planned end, else widening so rarely that the axis mostly stays.
-
-    Args:
-        first: First epoch shown, usually 1.
-        last: Last epoch known.
-        planned: Last planned epoch; None or one already passed: room in steps of × 1.5, at least 10 epochs.
-        previous: What this function gave for the same run before; without a plan limits only widen.
-    """
-    low, high = _sane((min(first, last), max(first, last)))
-    if planned is not None and max(low, last) <= planned < inf:
-        return low, _sane((low, planned))[1]
-    edge = _sane((low, low + 9))[1]
-    if previous is not None:
-        low, edge = min(low, _sane(previous)[0]), _sane(previous)[1]
-    while edge < high:
-        edge = low + ceil((edge - low) * 1.5)
-    return low, edge
-
-
-def y_limits(curves: Iterable[Curve], *, log: bool = False, previous: Limits | None = None) -> Limits | None:
-    """Limits that hold every finite value (to ±1e300, on a log axis above 0) and only widen, to round values.
-
-    Values of one sign keep the axis on their side of 0, and a constant is shown from 0.
-
-    Args:
-        curves: What the axis is for.
-        log: For a log axis.
-        previous: What this function gave for the same chart before.
-
-    Returns:
-        The limits; None as long as there is no value to show.
-    """
-    least = 0.0 if log else -inf
-    values: list[float] = []
-    for curve in curves:
-        kept = [value for value in curve.y if value is not None and least < value < inf]
-        values += (min(kept), max(kept)) if kept else ()
-    if previous is not None and not least < previous[0] < previous[1] < inf:
-        previous = None
-    if not values:
-        return previous
-    low, high = _clamp(min(values)), _clamp(max(values))
-    fit = _fit_log if log else _fit_linear
-    if previous is None:
-        return fit(low, high)
-    lower, upper = fit(min(low, previous[0]), max(high, previous[1]))
-    return previous[0] if low >= previous[0] else lower, previous[1] if high <= previous[1] else upper
-
-
-def _clamp(value: float) -> float:
-    return min(max(value, -_HUGE), _HUGE)
-
-
-def _fit_linear(low: float, high: float) -> Limits:
-    if high - low <= 1e-12 * max(abs(low), abs(high)):  # one value, but for rounding
-        low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < 1 / _HUGE:
-        return min(low, 0.0), 1.0
-    span = high - low
-    step = _step(span / 8)
-    size = step.times(1)
-    lower = step.times(floor((low - _ROOM * span) / size))
-    upper = step.times(ceil((high + _ROOM * span) / size))
-    return 0.0 if lower < 0 <= low else min(low, lower), 0.0 if high <= 0 < upper else max(high, upper)
-
-
-def _fit_log(low: float, high: float) -> Limits:
-    low, high = max(low, 1 / _HUGE), max(high, 1 / _HUGE)
-    if high / low > 1000:  # three decades: the axis shows decades only
-        return min(low, float(f"1e{floor(log10(low))}")), max(high, float(f"1e{ceil(log10(high))}"))
-    lower, upper = 1 / _step(1 / low).times(1), _step(high).times(1)  # 1-2-5 read upside down is 1-5-2
-    return min(low, lower), max(upper, high, lower * 2)
-
-
-def _sane(limits: Limits, log: bool = False) -> Limits:
-    """Limits that can be divided by, whatever came in."""
-    low, high = (_clamp(limit) if isfinite(limit) else 0.0 for limit in limits)
-    if log:
-        low = low if low > 1 / _HUGE else 1 / _HUGE
-        return low, high if high > low * (1 + 1e-12) else low * 10
-    room = max(abs(low) * 1e-12, 1 / _HUGE)
-    return low, high if high - low > room else low + max(1.0, abs(low) * 1e-6)
-
-
-# --- ticks --------------------------------------------------------------------------------------------------
-
-_LABEL = 6
-"""Columns a tick label has at most; with 5 a blank stays between it and the axis."""
-
-
-def ticks(
-    low: float, high: float, count: int, log: bool = False, whole: bool = False
-) -> list[tuple[float, str]]:
-    """About `count` round values within the limits and their labels, of at most 6 columns.
-
-    Where 6 columns cannot tell the values apart, the roundest is written in full and the others as a distance
-    to it: `0.3`, `+1e-8`, `+2e-8`.
-
-    Args:
-        low: Lower limit.
-        high: Upper limit.
-        count: Number of ticks wanted at most; two are given where they exist.
-        log: Powers of ten, or 1-2-5 of them within few decades.
-        whole: Only whole numbers (epochs).
-    """
-    low, high = _sane((low, high), log)
-    if log and len(found := _log_ticks(low, high, max(2, count))) > 1:
-        return found
-    least = 1.0 if whole else 0.0
-    step = _step(max((high - low) / max(1, count), least))
-    if len(_multiples(step, low, high)) > max(2, count):
-        step = step.larger()
-    if len(_multiples(step, low, high)) < 2:
-        step = _step(max((high - low) / 4, least))
-    for wider in (step, step.larger(), step.larger().larger()):
-        numbers = _multiples(wider, low, high)
-        labels = _labels(wider, numbers)
-        if labels and (wider is step or len(numbers) > 1):
-            return [(wider.times(number), label) for number, label in zip(numbers, labels, strict=True)]
-    return _offsets(step, _multiples(step, low, high))
-
-
-def _multiples(step: _Step, low: float, high: float) -> range:
-    size = step.times(1)
-    return range(ceil(low / size - 1e-9), floor(high / size + 1e-9) + 1)
-
-
-def _labels(step: _Step, numbers: Iterable[int]) -> list[str]:
-    """All labels in the first way of writing that fits, or none."""
-    decimals = max(0, -step.power)
-    fixed = [f"{step.times(number):.{decimals}f}" for number in numbers]
-    powers = [_power(number * step.mantissa, step.power) for number in numbers]
-    for columns in (_LABEL - 1, _LABEL):
-        for labels in (fixed, powers, [_bare(label) for label in fixed]):
-            if max(map(len, labels), default=0) <= columns:
-                return labels
-    return []
-
-
-def _power(digits: int, power: int) -> str:
-    """`digits` × 10^`power` with all its digits: 25, 25 → 2.5e26."""
-    text = str(abs(digits)).rstrip("0") or "0"
-    power += len(str(abs(digits))) - 1
-    point = "." if len(text) > 1 else ""
-    return f"{'-' if digits < 0 else ''}{text[0]}{point}{text[1:]}{f'e{power}' if digits else ''}"
-
-
-def _offsets(step: _Step, numbers: Sequence[int]) -> list[tuple[float, str]]:
-    """One number in full (`~` where that takes too many columns), the others as a signed distance to it."""
-    base = min(numbers, key=lambda number: len(str(number * step.mantissa).rstrip("0")), default=0)
-    found = []
-    for number in numbers:
-        value, digits = step.times(number), (number - base) * step.mantissa
-        if digits:
-            label = f"{digits * 10**step.power:+g}" if abs(step.power) < 4 else f"{digits:+}e{step.power}"
-        else:
-            exact = min(f"{value:.15g}", _power(number * step.mantissa, step.power), key=len)
-            label = exact if len(exact) <= _LABEL else "~" + _shortened(value)
-        if len(label) <= _LABEL:
-            found.append((value, label))
-    return found
-
-
-def _shortened(value: float) -> str:
-    """As many digits as fit beside a `~`."""
-    fixed = 0.001 <= abs(value) < 1e4
-    ways = (_bare(f"{value:.{digits}g}") if fixed else _exponent(value, digits) for digits in (4, 3, 2, 1))
-    return next((way for way in ways if len(way) < _LABEL), "")
-
-
-def _log_ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
-    """1-2-5 of every decade, every decade, every second, …: the first that is not too many, but still two."""
-    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    found: list[_Step] = []
-    for mantissas, stride in ((1, 2, 5), 1), *(((1,), stride) for stride in (1, 2, 3, 5, 10, 20, 50, 100)):
-        steps = (_Step(mantissa, power) for power in powers if power % stride == 0 for mantissa in mantissas)
-        kept = [step for step in steps if low * (1 - 1e-9) <= step.times(1) <= high * (1 + 1e-9)]
-        if len(found) < 2 or len(kept) > 1:
-            found = kept
-        if len(kept) <= count:
-            break
-    return [(step.times(1), _labels(step, [1])[0]) for step in found[:: ceil(len(found) / count) or 1]]
-
-
 # --- the drawing --------------------------------------------------------------------------------------------
 
 _FAR = 1e9
@@ -359,7 +109,7 @@ _RUNS = tuple(
     tuple(tuple(sum(dots[top : end + 1]) for end in range(4)) for top in range(4)) for dots in _DOTS
 )
 """Dots from `top` to `end` of a column: `_RUNS[column][top][end]`."""
-_GUTTER = _LABEL + 1
+_GUTTER = LABEL_COLUMNS + 1
 _NARROW = 16
 """Below this width a chart has no labels at the left: the curve is worth more."""
 
@@ -602,8 +352,8 @@ def _frame(curves: Sequence[Curve], x: Limits | None, y: Limits | None, log: boo
         values = [value for curve in curves for value in curve.x if isfinite(value)]
         x = (min(values), max(values)) if values else (0.0, 1.0)
     if y is None or (log and y[0] <= 0):
-        y = y_limits(curves, log=log)
-    return _sane(x), _sane(y or (0.1, 1.0), log)
+        y = y_limits((curve.y for curve in curves), log=log)
+    return sane(x), sane(y or (0.1, 1.0), log)
 
 
 def _place(canvas: _Canvas, x: Limits, gutter: int, width: int) -> list[tuple[int, int, str]]:
@@ -612,7 +362,7 @@ def _place(canvas: _Canvas, x: Limits, gutter: int, width: int) -> list[tuple[in
     wanted = canvas.columns // (len(f"{x[1]:.0f}") + 4) if whole and x[1] < 1e6 else canvas.columns // 10
     found = [tick for tick in ticks(*x, wanted, whole=whole) if not whole or tick[0] > x[0]]
     if whole:
-        found.insert(0, (x[0], f"{x[0]:.0f}" if abs(x[0]) < 1e5 else _exponent(x[0], 1)))
+        found.insert(0, (x[0], f"{x[0]:.0f}" if abs(x[0]) < 1e5 else exponent(x[0], 1)))
     placed: list[tuple[int, int, str]] = []
     free = 0
     for value, label in found:
@@ -630,8 +380,8 @@ def _plot_row(canvas: _Canvas, row: int, label: str | None, gutter: int) -> Row:
     glyphs, roles = canvas.cells(row)
     if gutter:
         bar, tick = "|+" if canvas.ascii else "│┤"
-        text = f"{label or '':>{_LABEL - 1}}".ljust(_LABEL) + (bar if label is None else tick)
-        glyphs, roles = [*text, *glyphs], [Role.LABEL] * _LABEL + [Role.AXIS] + roles
+        text = f"{label or '':>{LABEL_COLUMNS - 1}}".ljust(LABEL_COLUMNS) + (bar if label is None else tick)
+        glyphs, roles = [*text, *glyphs], [Role.LABEL] * LABEL_COLUMNS + [Role.AXIS] + roles
     return _spans(glyphs, roles)
 
 

@@ -10,12 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import IO, Any
 
 import click
 
 from cbmon import __version__
-from cbmon.errors import CbmonError, ExitCode, NoRunsFound
+from cbmon.errors import BadCall, CbmonError, ExitCode, NoRunsFound
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,40 +32,38 @@ def commands() -> None:
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--once", is_flag=True, help="Print one frame and end.")
 @click.option("--plain", is_flag=True, help="Lines instead of a screen, as also without a terminal.")
-@click.option("--poll", is_flag=True, help="Look every 2 s instead of trusting file system notices (NFS, FUSE).")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell.")
+@click.option(
+    "--poll", is_flag=True, help="Look every 2 s instead of trusting file system notices (NFS, FUSE)."
+)
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
+)
 @click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
-def watch(paths: tuple[str, ...], once: bool, plain: bool, poll: bool, epochs: int | None, is_ascii: bool) -> int:
+def watch(
+    paths: tuple[str, ...], once: bool, plain: bool, poll: bool, epochs: int | None, is_ascii: bool
+) -> int:
     """Follow training live: runs, curves, learning rate, alerts. PATH defaults to the current folder."""
     from cbmon.sources import Follower
 
     paths = paths or (".",)
     _require_paths(paths)
-    is_ascii = is_ascii or not _speaks_utf8(sys.stdout if once or plain else sys.__stderr__)
     if once:
-        return _print_frame(paths, epochs, is_ascii)
-    follower = Follower(paths, poll=poll)
-    if plain or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
-        from cbmon.plain import follow
-
-        follow(follower, _say_line, epochs, time.time)
-        return ExitCode.OK
-    from cbmon.tui.app import WatchApp
-
-    app = WatchApp(follower, planned=epochs, is_ascii=is_ascii)
-    try:
-        app.run()
-    finally:
-        follower.stop()
-    return app.return_code or ExitCode.OK
+        return _print_frame(paths, epochs, is_ascii or not _speaks_utf8(sys.stdout))
+    return _follow(Follower(paths, poll=poll), plain=plain, planned=epochs, is_ascii=is_ascii)
 
 
 @commands.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--check", is_flag=True, help="Exit with 1 if a run is unhealthy: NaN, diverged, failed or crashed.")
-@click.option("--skipped", "list_skipped", is_flag=True, help="List the files that are no training logs, and why.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell.")
+@click.option(
+    "--check", is_flag=True, help="Exit with 1 if a run is unhealthy: NaN, diverged, failed or crashed."
+)
+@click.option(
+    "--skipped", "list_skipped", is_flag=True, help="List the files that are no training logs, and why."
+)
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
+)
 def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool, epochs: int | None) -> int:
     """Tell the state of every run once: a table, or JSON for scripts."""
     from cbmon import views
@@ -89,6 +88,159 @@ def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool,
         _complain(_no_runs(paths, len(skipped)))
         return ExitCode.NO_DATA
     return ExitCode.UNHEALTHY if check and any(views.is_unhealthy(run) for _, run in runs) else ExitCode.OK
+
+
+@commands.command()
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@click.option(
+    "-c",
+    "--callback",
+    "calls",
+    multiple=True,
+    metavar="CALL",
+    help="A callback as in the script; in list order.",
+)
+@click.option(
+    "--variant", "variants", multiple=True, metavar="'NAME: CALL; CALL'", help="Another list, for comparison."
+)
+@click.option(
+    "--learning-rate", type=float, metavar="X", help="The first learning rate, where the log has none."
+)
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Batches an epoch, for an integer save_freq.",
+)
+@click.option(
+    "--keras",
+    "version",
+    metavar="VERSION",
+    help="3.15 ... 3.0, 2 (tf_keras), 2.15, 2.12; default: the installed one.",
+)
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the N-th attempt of each log.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def replay(
+    logs: tuple[str, ...],
+    calls: tuple[str, ...],
+    variants: tuple[str, ...],
+    learning_rate: float | None,
+    steps_per_epoch: int | None,
+    version: str | None,
+    attempt: int | None,
+    as_json: bool,
+) -> int:
+    """Tell what Keras callbacks would have decided on recorded logs, epoch by epoch.
+
+    CALL is what stands in the training script, such as 'EarlyStopping(patience=5)'. It is read, never run; only
+    'module:function' as a schedule is imported, with your rights.
+    """
+    from cbmon.policies import find_profile
+    from cbmon.replay.calls import parse_calls, parse_variant
+    from cbmon.replay.engine import document
+    from cbmon.replay.engine import replay as replay_attempt
+    from cbmon.replay.report import report
+    from cbmon.views import warning_lines
+
+    profile, note = find_profile(version)
+    lists = [("1", [call for text in calls for call in parse_calls(text, profile)])] if calls else []
+    for number, text in enumerate(variants, len(lists) + 1):
+        name, members = parse_variant(text, profile)
+        lists.append((name or str(number), members))
+    if not lists:
+        raise BadCall("nothing to replay: give a callback, such as -c 'EarlyStopping(patience=5)'")
+    if note:
+        _complain(note)
+    runs, skipped = _load(logs)
+    for skip in skipped:
+        if skip.looks_like_log:
+            _complain(f"{skip.path}: {skip.reason}")
+    results = []
+    is_refused = False
+    for log, run in runs:
+        recorded = [
+            (number, each)
+            for number, each in enumerate(run.attempts, 1)
+            if each.epochs or len(run.attempts) == 1
+        ]
+        chosen = [pair for pair in recorded if attempt in (None, pair[0])]
+        if not chosen:
+            _complain(f"{log.path}: no attempt {attempt}; it has {len(run.attempts)}")
+            is_refused = True
+        for number, each in chosen:
+            for name, members in lists:
+                result = replay_attempt(
+                    each, members, profile, log=str(log.path), attempt=number, variant=name,
+                    learning_rate=learning_rate, steps_per_epoch=steps_per_epoch,
+                )  # fmt: skip
+                results.append(replace(result, warnings=(*warning_lines(run), *result.warnings)))
+    if as_json:
+        click.echo(json.dumps(document(results, profile), indent=2, allow_nan=False))
+    elif results:
+        click.echo("\n".join(report(results, profile)))
+    told = set()
+    for result in results:
+        for words in ([result.error] if result.error else []) + list(result.warnings):
+            if (result.log, words) not in told:
+                told.add((result.log, words))
+                _complain(f"{result.log}: {words}")
+    if not runs:
+        _complain(_no_runs(logs, len(skipped)))
+        return ExitCode.NO_DATA
+    return ExitCode.USAGE if is_refused or any(result.error for result in results) else ExitCode.OK
+
+
+@commands.command()
+@click.argument("folder", required=False, type=click.Path(file_okay=False))
+@click.option("--plain", is_flag=True, help="Lines instead of a screen, as also without a terminal.")
+@click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
+def demo(folder: str | None, plain: bool, is_ascii: bool) -> int:
+    """Train two small Keras models for real and watch them: one stops early, one diverges.
+
+    The records go into FOLDER, by default a new temporary one.
+    """
+    import subprocess
+    import tempfile
+    from importlib.util import find_spec
+    from threading import Thread
+
+    from cbmon.sources import Follower
+
+    if find_spec("keras") is None:
+        raise CbmonError(
+            "the demo trains a Keras model and there is no Keras here: pip install 'cbmon[tensorflow]'"
+        )
+    folder = folder or tempfile.mkdtemp(prefix="cbmon-demo-")
+    os.makedirs(folder, exist_ok=True)
+    follower = Follower([folder])
+    with tempfile.TemporaryFile() as words:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cbmon.sample_logs.demo", folder],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
+        )  # fmt: skip
+        _complain(f"training two small models (importing Keras takes some seconds); records in {folder}")
+
+        def end_with_training() -> None:
+            child.wait()
+            follower.stop()
+
+        is_plain = plain or not _has_screen()
+        if is_plain:
+            Thread(target=end_with_training, daemon=True).start()
+        try:
+            _follow(follower, plain=is_plain, planned=None, is_ascii=is_ascii)
+        finally:
+            is_stopped_by_us = child.poll() is None
+            child.terminate()
+            child.wait()
+        if child.returncode and not is_stopped_by_us:
+            words.seek(0)
+            lines = words.read().decode(errors="replace").strip().splitlines()
+            raise CbmonError(
+                f"the demo's training ended with {child.returncode}: {lines[-1] if lines else 'no word'}"
+            )
+    _complain(f"the records stay in {folder}; look again with: cbmon watch {folder}")
+    return ExitCode.OK
 
 
 WARNINGS_SHOWN = 5
@@ -117,12 +269,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough (`| head`): nothing to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
-    except Exception:  # the border: whatever else escapes is a bug of ours
+    except Exception:  # noqa: BLE001  # the last border: whatever else escapes is a bug of ours, and said so
         import traceback
 
         traceback.print_exc()
         _complain(f"this is a bug in cbmon {__version__}, please report it with the lines above")
         return ExitCode.BUG
+
+
+def _has_screen() -> bool:
+    """Whether there is a terminal that can show more than lines."""
+    return (
+        sys.stdin.isatty()
+        and sys.stdout.isatty()
+        and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    )
+
+
+def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool) -> int:
+    """Watch until the user ends it: on the screen, or in lines where there is none."""
+    if plain or not _has_screen():
+        from cbmon.plain import follow
+
+        follow(follower, _say_line, planned, time.time)
+        return ExitCode.OK
+    from cbmon.tui.app import WatchApp
+
+    # Textual draws on stderr.
+    app = WatchApp(follower, planned=planned, is_ascii=is_ascii or not _speaks_utf8(sys.__stderr__))
+    try:
+        app.run()
+    finally:
+        follower.stop()
+    return app.return_code or ExitCode.OK
 
 
 def _load(paths: Sequence[str]) -> tuple[list[Any], list[Any]]:

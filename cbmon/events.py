@@ -213,7 +213,9 @@ def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malfo
         try:
             return _decoder.decode(line)
         except msgspec.ValidationError:
-            return msgspec.convert(_without_odd_values(msgspec.json.decode(line)), RecordedEvent, strict=False)
+            return msgspec.convert(
+                _without_odd_values(msgspec.json.decode(line)), RecordedEvent, strict=False
+            )
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError) as error:
         return Malformed(line=number, reason=f"no event of a cbmon record ({error})")
 
@@ -236,7 +238,9 @@ def _without_odd_values(raw: Any) -> Any:
 
     Somebody else's writer may put an array or an object there; that costs the value, not the row.
     """
-    if not (isinstance(raw, dict) and raw.get("event") == "epochs_ended" and isinstance(raw.get("metrics"), dict)):
+    if not (
+        isinstance(raw, dict) and raw.get("event") == "epochs_ended" and isinstance(raw.get("metrics"), dict)
+    ):
         return raw
     metrics, odd = {}, []
     for name, column in raw["metrics"].items():

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, short, short_lr, sparkbar, x_limits
+from cbmon.axes import LABEL_COLUMNS, x_limits
+from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, sparkbar
 from cbmon.rules import Severity, Status
-from cbmon.units import UNKNOWN, cells, clock, fit
+from cbmon.units import UNKNOWN, cells, clock, fit, short, short_lr
 from cbmon.views import ChartView, FactsView, RunView, needs_you_line
 
 NAME_MAX = 28
@@ -18,10 +19,15 @@ NAME_MIN = 12
 """Columns that a name keeps, whatever the state's words need."""
 MIDDLE_MIN = 12
 """Columns for the bar or the state in words, below which the right-hand column goes."""
+MIDDLE_MAX = 48
+"""More would put a run's numbers too far from its name."""
 RUNS_SHARE = 3
 """The list of runs takes at most one third of the screen's height."""
 ALERTS_SHARE = 6
 """The alerts below the chart take at most one sixth of it."""
+
+GUTTER = LABEL_COLUMNS + 1
+"""Columns left of a chart's plot: labels and the axis."""
 
 _STATE_ROLES = {
     Status.RUNNING: Role.TEXT,
@@ -54,7 +60,13 @@ def head(views: Sequence[RunView], title: str, width: int, now: float | None) ->
 
 
 def runs(
-    views: Sequence[RunView], width: int, height: int, now: float | None, *, cursor: int | None = None, ascii: bool = False
+    views: Sequence[RunView],
+    width: int,
+    height: int,
+    now: float | None,
+    *,
+    cursor: int | None = None,
+    ascii: bool = False,
 ) -> tuple[Row, ...]:
     """One line a run, scrolled so that the cursor is in view; at most `height` rows."""
     first = first_visible(len(views), height, cursor)
@@ -71,7 +83,7 @@ def runs(
         right_width = widths[2]
         if middle < MIDDLE_MIN:
             middle, right_width = middle + right_width + 2, 0
-        middle = max(0, middle)
+        middle = max(0, min(middle, MIDDLE_MAX))
         role = Role.NEEDS if view.needs_you else (_STATE_ROLES[view.status] if view.status else Role.NEEDS)
         at = index == cursor
         spans: list[Span] = [
@@ -95,19 +107,40 @@ def first_visible(count: int, height: int, cursor: int | None) -> int:
     return max(0, min(cursor - height // 2, count - height))
 
 
-def curves(view: ChartView, name: str, width: int, height: int, *, log: bool = False, ascii: bool = False) -> tuple[Row, ...]:
-    """The chart of one metric with its title and legend above and the learning rate below."""
+def curves(
+    view: ChartView, name: str, width: int, height: int, *, log: bool | None = None, ascii: bool = False
+) -> tuple[Row, ...]:
+    """The chart of one metric with its title and legend above and the learning rate below.
+
+    Args:
+        view: What to draw.
+        name: The run's name, for the title.
+        width: Columns.
+        height: Rows.
+        log: Logarithmic y axis; None: if the values span decades.
+        ascii: For terminals without UTF-8.
+    """
+    log = view.spans_decades if log is None else log
     metric = f"  {view.title}{' (log)' if log else ''}"
+    known = [rate for rate in view.rates if rate is not None]
+    if known:
+        metric += f"   lr {short_lr(known[-1])}"
     room = max(0, width - _legend_width(view))
     heading = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1))) + metric
     legend: list[Span] = [(fit(heading, room), Role.TITLE)]
     for index, curve in enumerate(view.curves):
         line = CURVE_GLYPHS[index % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
         legend += [(f"{line} ", CURVE_ROLES[index % 8]), (f"{curve.label}   ", Role.TEXT)]
-    rate_rows = 1 if any(rate is not None for rate in view.rates) and height > 8 else 0
+    rate_rows = 1 if known and height > 8 else 0
     limits = x_limits(view.first, view.last, view.planned)
     body = chart(
-        view.curves, width=width, height=max(0, height - 1 - rate_rows), x_limits=limits, log=log, ascii=ascii, marks=view.marks
+        view.curves,
+        width=width,
+        height=max(0, height - 1 - rate_rows),
+        x_limits=limits,
+        log=log,
+        ascii=ascii,
+        marks=view.marks,
     )
     rows = [clip(legend, width), *body]
     if rate_rows:
@@ -115,7 +148,9 @@ def curves(view: ChartView, name: str, width: int, height: int, *, log: bool = F
     return tuple(rows[:height])
 
 
-def alert_rows(lines: Sequence[tuple[Severity, str]], width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
+def alert_rows(
+    lines: Sequence[tuple[Severity, str]], width: int, height: int, *, ascii: bool = False
+) -> tuple[Row, ...]:
     """The newest alerts, one a row; what does not fit is counted in the last."""
     shown = lines if len(lines) <= height else lines[: max(0, height - 1)]
     rows = []
@@ -136,7 +171,9 @@ def facts(view: FactsView, width: int, height: int, *, ascii: bool = False) -> t
         rows.append(clip([(fit("", name_width) + f"{'last':>9}  {'best':>9}", Role.DIM)], width))
     for name, last, best in view.metrics:
         at = "" if best is None else f"{short(best[0]):>9} {star}{best[1]}"
-        rows.append(clip([(fit(name, name_width), Role.LABEL), (f"{short(last):>9}  {at}", Role.TEXT)], width))
+        rows.append(
+            clip([(fit(name, name_width), Role.LABEL), (f"{short(last):>9}  {at}", Role.TEXT)], width)
+        )
     room = height - len(view.info) - 1
     if len(rows) > max(room, 1):
         hidden = len(rows) - max(room, 1) + 1
@@ -156,12 +193,14 @@ def rule(width: int, *, ascii: bool = False) -> Row:
 def empty_rows(title: str, width: int, height: int) -> tuple[Row, ...]:
     """What an empty folder shows: the lines to add to the training script."""
     lines = [
-        f"No training logs in {title} yet. They appear here by themselves. In the training script:",
+        "No training logs here yet: they will appear by themselves.",
         "",
+        "In the training script:",
         "    from cbmon.callbacks import Monitor",
         f"    model.fit(..., callbacks=[Monitor({title!r})])",
         "",
-        f"or, without cbmon in it: keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})",
+        "Or with Keras alone:",
+        f"    keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})",
     ]
     above = max(0, (height - len(lines)) // 2)
     texts = [""] * above + lines
@@ -243,10 +282,8 @@ def _legend_width(view: ChartView) -> int:
 
 
 def _rate_row(view: ChartView, width: int, limits: tuple[float, float], ascii: bool) -> Row:
-    """`lr 1e-3 ▔▔▔▔╲▁▁▁▁▁ 1e-4`: under the chart, on its own scale."""
-    known = [rate for rate in view.rates if rate is not None]
-    first, last = f" lr {short_lr(known[0])} ", f" {short_lr(known[-1])}"
-    span = max(1.0, limits[1] - limits[0])
-    room = max(0, width - cells(first) - cells(last) - 1)
-    strip = max(min(room, 1), round(room * min(1.0, (view.last - view.first) / span)))
-    return clip([(first, Role.LABEL), (lr_strip(view.rates, strip, ascii), Role.LR), (last, Role.LABEL)], width)
+    """The learning rate in one row, its epochs below those of the chart."""
+    plot = max(0, width - GUTTER)
+    reached = (view.last - limits[0]) / max(1.0, limits[1] - limits[0])
+    strip = lr_strip(view.rates, min(plot, 1 + round(reached * (plot - 1))), ascii)
+    return clip([(fit(" lr", GUTTER), Role.LABEL), (strip, Role.LR)], width)

@@ -44,7 +44,9 @@ class Narrator:
                 self._say(alert_sentence(view, alert, now))
 
 
-def follow(follower: Follower, say: Callable[[str], None], planned: int | None, now: Callable[[], float]) -> None:
+def follow(
+    follower: Follower, say: Callable[[str], None], planned: int | None, now: Callable[[], float]
+) -> None:
     """Narrate everything under the follower's paths until it is stopped."""
     narrator = Narrator(say, planned)
     runs: dict[Path, Run] = {}

@@ -7,13 +7,13 @@ its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, is_loss
-from cbmon.units import display_epoch, printable
+from cbmon.units import display_epoch, printable, short_lr
 
 QUIET_RECORD_S = 180.0
 """Monitor writes a heartbeat at least every 60 s: after three missed ones something is wrong."""
@@ -21,6 +21,8 @@ QUIET_LOG_S = 600.0
 """A CSV log has no times, so its own pace is not known; few epochs take longer than ten minutes."""
 RATE_STEPS_SHOWN = 1e-6
 """Relative change of a learning rate below which it is float32 rounding, not a change."""
+SCHEDULE_CHANGES = 3
+"""Up to three changes are told one by one even in a run of a few epochs."""
 DIVERGED_FACTOR = 1e4
 """A loss this many times its first value has diverged. Among 65 published logs the largest ratio was 958 (an
 adversarial loss on its way to NaN) and 68 in runs that lived."""
@@ -84,7 +86,9 @@ def last_sign(run: Run) -> float | None:
 
 def alerts(run: Run) -> list[Alert]:
     """All alerts, oldest first."""
-    found = [alert for number, attempt in enumerate(run.attempts, 1) for alert in _attempt_alerts(number, attempt)]
+    found = [
+        alert for number, attempt in enumerate(run.attempts, 1) for alert in _attempt_alerts(number, attempt)
+    ]
     last = len(run.attempts)
     attempt = run.current
     epoch = attempt.epochs[-1] if attempt.epochs else None
@@ -111,7 +115,9 @@ def alerts(run: Run) -> list[Alert]:
 
 def _is_silent(sign: float | None, run: Run, limit_s: float) -> bool:
     """Whether the last sign of life is older than the limit, at the time of the source's last look."""
-    return bool(sign is not None and run.seen and run.seen.time is not None and run.seen.time - sign > limit_s)
+    return bool(
+        sign is not None and run.seen and run.seen.time is not None and run.seen.time - sign > limit_s
+    )
 
 
 def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
@@ -130,8 +136,14 @@ def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
             add(row, Severity.ERROR if is_loss(name) else Severity.WARNING, "nan", f"{word} {shown}")
         elif is_loss(name) and (row := _diverged(column)) is not None:
             add(row, Severity.ERROR, "diverged", f"{shown} diverged to {column.values[row]:.3g}")
-    for row, old, new in rate_changes(attempt):
-        add(row, Severity.INFO, "learning-rate", f"learning rate {old:.4g} → {new:.4g}")
+    changes = rate_changes(attempt)
+    if is_schedule(attempt, changes):
+        row, first, last = changes[-1][0], changes[0][1], changes[-1][2]
+        text = f"learning rate on a schedule, {short_lr(first)} → {short_lr(last)}"
+        add(row, Severity.INFO, "learning-rate", text)
+    else:
+        for row, old, new in changes:
+            add(row, Severity.INFO, "learning-rate", f"learning rate {short_lr(old)} → {short_lr(new)}")
     return iter(sorted(found, key=lambda alert: -1 if alert.epoch is None else alert.epoch))
 
 
@@ -148,6 +160,11 @@ def rate_changes(attempt: Attempt) -> list[tuple[int, float, float]]:
             changes.append((row, old, new))
         old = new
     return changes
+
+
+def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:
+    """Whether the learning rate changes so often that single changes are no news."""
+    return len(changes) > SCHEDULE_CHANGES and len(changes) > len(attempt.epochs) / 2
 
 
 def _diverged(column: Column) -> int | None:

@@ -192,7 +192,9 @@ def _fold_epochs(run: Run, batch: EpochsEnded) -> None:
             run.attempts.append(Attempt())
         elif done and first == done[-1]:
             run.current.drop_last()
-            run.warn(f"left out, epoch {display_epoch(first)} comes again in the next row", run.current.last_line)
+            run.warn(
+                f"left out, epoch {display_epoch(first)} comes again in the next row", run.current.last_line
+            )
         run.current.extend(batch, rows)
 
 

@@ -122,9 +122,14 @@ _MIN = """loss mse mae mape msle mean_squared_error mean_absolute_error mean_abs
 KERAS_DIRECTIONS = dict.fromkeys(_MAX.split(), Direction.MAX) | dict.fromkeys(_MIN.split(), Direction.MIN)
 """Default names of Keras' own metrics that carry a direction (read off Keras 3.15's metric classes)."""
 
-_COMMON_DIRECTIONS = KERAS_DIRECTIONS | dict.fromkeys(
-    ("auroc", "auprc", "f1", "dice", "dice_coef", "iou", "jaccard", "map50", "map50-95", "psnr", "ssim"), Direction.MAX
-) | dict.fromkeys(("rmse", "perplexity", "error", "wer", "cer"), Direction.MIN)
+_COMMON_DIRECTIONS = (
+    KERAS_DIRECTIONS
+    | dict.fromkeys(
+        ("auroc", "auprc", "f1", "dice", "dice_coef", "iou", "jaccard", "map50", "map50-95", "psnr", "ssim"),
+        Direction.MAX,
+    )
+    | dict.fromkeys(("rmse", "perplexity", "error", "wer", "cer"), Direction.MIN)
+)
 """Names that people use with one meaning only. For display; Keras itself would not resolve the added ones."""
 
 _LEARNING_RATES = ("lr", "learning_rate")

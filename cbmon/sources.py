@@ -183,7 +183,9 @@ def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None]]:
     """The files that a PATH argument means, each with the folder it was found in (None: named itself)."""
     path = Path(text).expanduser()
     if text.startswith("unix://"):
-        finding.skipped.append(Skipped(Path(text), "sockets are not watched yet: name the record's file or folder"))
+        finding.skipped.append(
+            Skipped(Path(text), "sockets are not watched yet: name the record's file or folder")
+        )
     elif path.is_dir():
         yield from ((file, path) for file in _walk(path, finding))
     elif os.path.lexists(path):
@@ -275,7 +277,9 @@ class Follower:
     are looked at every `POLL_S`). Hands over events; it never folds and never draws.
     """
 
-    def __init__(self, paths: Sequence[str], *, poll: bool = False, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, paths: Sequence[str], *, poll: bool = False, now: Callable[[], float] = time.time
+    ) -> None:
         self.paths = list(paths)
         self.logs: dict[Path, Log] = {}
         self.skipped: list[Skipped] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
+from math import floor, isfinite, log10
 
 UNKNOWN = "–"
 
@@ -33,21 +34,55 @@ def display_epoch(epoch: int) -> int:
     return epoch + 1
 
 
+def short(value: float | None) -> str:
+    """A metric in 4 significant digits (3 with an exponent): .4120, 1.203, 1234, 1.2e27; None is "–"."""
+    if value is None or not isfinite(value):
+        return UNKNOWN if value is None else str(float(value))
+    size = abs(value)
+    if not size:
+        return "0"
+    if not 0.001 <= size < 999_999.5:
+        return exponent(value, 3)
+    size = abs(float(f"{value:.4g}"))  # rounded first: .99996 is 1.000, not 1.0000
+    return bare(f"{value:.{max(0, 3 - floor(log10(size)))}f}")
+
+
+def short_lr(value: float | None) -> str:
+    """A learning rate in 3 significant digits without trailing zeros: 1e-3, 2.5e-4, 0.01, 1; None is "–"."""
+    if value is None or not isfinite(value):
+        return short(value)
+    return f"{value:.3g}" if not value or 0.00999 < abs(value) < 999.5 else exponent(value, 3)
+
+
+def exponent(value: float, digits: int) -> str:
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
+
+
+def bare(text: str) -> str:
+    """`0.41` without the zero."""
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
 def plural(count: int, noun: str) -> str:
     """`1 run`, `2 runs`, `1,234 epochs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def clock(time_s: float | None, now_s: float | None = None) -> str:
-    """A time of day in the local zone, `03:12`; with the date in front if that is not the day of `now_s`."""
+    """A time in the local zone: `03:12`, on another day than `now_s` `22 Nov 03:12`, in another year the date."""
     if time_s is None:
         return UNKNOWN
     try:
         moment = datetime.fromtimestamp(time_s)
-        today = None if now_s is None else datetime.fromtimestamp(now_s).date()
+        now = None if now_s is None else datetime.fromtimestamp(now_s)
     except (OverflowError, ValueError, OSError):
         return UNKNOWN
-    return moment.strftime("%H:%M" if today in (None, moment.date()) else "%Y-%m-%d %H:%M")
+    if now is None or now.date() == moment.date():
+        return moment.strftime("%H:%M")
+    if now.year == moment.year:
+        return f"{moment.day} {moment.strftime('%b %H:%M')}"
+    return moment.strftime("%Y-%m-%d")
 
 
 def cells(text: str) -> int:

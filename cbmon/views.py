@@ -8,19 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any, TypeVar
 
-from cbmon.chart import Curve, Mark, MarkKind, short, short_lr
-from cbmon.rules import Alert, Severity, Status, alerts, last_sign, rate_changes, status
+from cbmon.chart import Curve, Mark, MarkKind
+from cbmon.rules import Alert, Severity, Status, alerts, is_schedule, last_sign, rate_changes, status
 from cbmon.run import Attempt, Run
 from cbmon.series import Direction, base_name, direction, is_loss, is_validation
 from cbmon.sources import Log, Skipped
-from cbmon.units import UNKNOWN, clock, display_epoch, plural, printable
+from cbmon.units import UNKNOWN, clock, display_epoch, plural, printable, short, short_lr
 
 JSON_VERSION = 1
 PACE_EPOCHS = 10
 """Epochs whose median duration is the pace: long enough to ride out one slow epoch, short enough to follow."""
+
+DECADES = 1e5
+"""Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
 
 GLYPHS = {
     Status.RUNNING: ("●", "*"),
@@ -83,6 +87,8 @@ class ChartView:
     last: int
     """First and last epoch, 1-based."""
     planned: int | None
+    spans_decades: bool
+    """Whether a linear axis would show nothing but the largest values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +155,9 @@ def facts_view(run: Run) -> FactsView:
         steps = f" of {plural(started.steps, 'step')}" if started.steps else ""
         info.append(("plan", f"{plural(started.epochs, 'epoch')}{steps}" if started.epochs else UNKNOWN))
         info.append(("optimizer", printable(started.optimizer or UNKNOWN)))
-        info.append(("Keras", printable(" on ".join(filter(None, (started.keras, started.backend))) or UNKNOWN)))
+        info.append(
+            ("Keras", printable(" on ".join(filter(None, (started.keras, started.backend))) or UNKNOWN))
+        )
         info.append(("host", printable(started.process.host) if started.process else UNKNOWN))
     if len(run.attempts) > 1:
         info.append(("attempt", f"{len(run.attempts)} of {len(run.attempts)}"))
@@ -197,7 +205,9 @@ def metric_groups(attempt: Attempt) -> list[list[str]]:
         groups.setdefault(base_name(name), []).append(name)
     headline = headline_metric(attempt)
     first = base_name(headline) if headline else ""
-    return sorted(groups.values(), key=lambda group: (base_name(group[0]) != first, not is_loss(group[0]), group[0]))
+    return sorted(
+        groups.values(), key=lambda group: (base_name(group[0]) != first, not is_loss(group[0]), group[0])
+    )
 
 
 def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartView:
@@ -218,7 +228,7 @@ def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartVie
     started = attempt.started
     title = printable(base_name(names[0])) if names else ""
     if len(run.attempts) > 1:
-        title += f" · attempt {len(run.attempts)}"
+        title += f" · attempt {len(run.attempts)} of {len(run.attempts)}"
     return ChartView(
         title=title,
         curves=curves,
@@ -227,15 +237,16 @@ def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartVie
         first=x[0] if x else 1,
         last=x[-1] if x else 1,
         planned=started.epochs if started and started.epochs else planned,
+        spans_decades=any(_spans_decades(curve.y) for curve in curves),
     )
 
 
 def alert_lines(run: Run) -> list[tuple[Severity, str]]:
-    """The run's alerts as text, newest first; then what was left out of the log."""
+    """The run's alerts as text, errors first and then the newest; then what was left out of the log."""
     several = len(run.attempts) > 1
     found = [
         (alert.severity, f"{alert.message}{f' (attempt {alert.attempt})' if several else ''}")
-        for alert in reversed(alerts(run))
+        for alert in sorted(reversed(alerts(run)), key=lambda alert: alert.severity is not Severity.ERROR)
     ]
     return found + [(Severity.WARNING, text) for text in warning_lines(run)]
 
@@ -279,7 +290,9 @@ def alert_sentence(view: RunView, alert: Alert, now: float | None) -> str:
     return f"{clock(view.since, now)} {view.name} {word}{alert.message}"
 
 
-def show_table(views: Sequence[RunView], skipped: Sequence[Skipped], now: float, *, ascii: bool = False) -> list[str]:
+def show_table(
+    views: Sequence[RunView], skipped: Sequence[Skipped], now: float, *, ascii: bool = False
+) -> list[str]:
     """The table of `cbmon show`, as lines."""
     shared = {view.metric for view in views if view.metric}
     heading = f"{shared.pop()} best" if len(shared) == 1 else "best"
@@ -311,7 +324,9 @@ def show_json(runs: Iterable[tuple[Log, Run]], skipped: Iterable[Skipped]) -> di
     return {
         "version": JSON_VERSION,
         "runs": [_run_json(log, run) for log, run in runs],
-        "skipped": [{"path": printable(str(skip.path)), "reason": printable(skip.reason)} for skip in skipped],
+        "skipped": [
+            {"path": printable(str(skip.path)), "reason": printable(skip.reason)} for skip in skipped
+        ],
     }
 
 
@@ -385,7 +400,7 @@ def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
         case Status.EMPTY:
             return "no epoch yet"
         case _:
-            return state.value
+            return str(state.value)
 
 
 def _done_at(attempt: Attempt, planned: int | None) -> float | None:
@@ -393,14 +408,20 @@ def _done_at(attempt: Attempt, planned: int | None) -> float | None:
     times = [time for time in list(attempt.times)[-PACE_EPOCHS - 1 :] if time is not None]
     if planned is None or len(times) < 2:
         return None
-    pace = median(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    pace = median(later - earlier for earlier, later in pairwise(times))
     return times[-1] + pace * max(0, planned - display_epoch(attempt.epochs[-1]))
+
+
+def _spans_decades(values: Iterable[float | None]) -> bool:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > DECADES * min(finite)
 
 
 def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     """What the event rail shows of an attempt, for the metrics drawn."""
     epochs = attempt.epochs
-    for row, _, _ in rate_changes(attempt):
+    changes = rate_changes(attempt)
+    for row, _, _ in () if is_schedule(attempt, changes) else changes:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
     for name in names:
         column = attempt.metrics[name]

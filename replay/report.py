@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from cbmon.chart import short, short_lr
 from cbmon.policies import (
     EarlyStopping,
     LearningRateScheduler,
@@ -17,7 +16,7 @@ from cbmon.policies import (
 )
 from cbmon.replay.engine import Decisions, Member, Replay
 from cbmon.series import Direction
-from cbmon.units import UNKNOWN, cells, display_epoch, fit, plural, printable
+from cbmon.units import UNKNOWN, cells, display_epoch, fit, plural, printable, short, short_lr
 
 WIDTH = 100
 _CALL_WIDTH = 60
@@ -53,11 +52,11 @@ def _in_full(replay: Replay, profile: Profile) -> list[str]:
             else:
                 lines += [*_wrap(call), *_wrap(words, indent=4)]
         lines += [line for sentence in _sentences(replay, made) for line in _wrap(sentence)]
-    return lines + [line for warning in replay.warnings for line in _wrap(f"Note: {warning}")]
+    return lines
 
 
 def _table(replays: Sequence[Replay], profile: Profile) -> list[str]:
-    """One row a result, columns aligned and those left out that say nothing; notes below."""
+    """One row a result, columns aligned and those left out that say nothing."""
     rows = [["log", "attempt", "variant", "stops after", "trained", "best", "cuts", "saves", "exact to"]]
     for replay in replays:
         made, recorded = replay.decisions, len(replay.recording.epochs)
@@ -80,10 +79,6 @@ def _table(replays: Sequence[Replay], profile: Profile) -> list[str]:
     lines += ["  ".join(fit(row[i], widths[i], right=i > 3) for i in shown).rstrip() for row in rows]
     for variant, texts in {replay.variant: replay.callbacks for replay in replays}.items():
         lines += _wrap(printable(f"{variant}: {'; '.join(texts)}", limit=1000), indent=4)
-    for replay in replays:
-        who = f"{replay.log}, {printable(replay.variant)}"
-        for note in [f"no answer: {replay.error}"] * (replay.error is not None) + list(replay.warnings):
-            lines += _wrap(f"{who}: {note}", indent=4)
     return lines
 
 

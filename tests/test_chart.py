@@ -11,24 +11,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cbmon.axes import Limits, ticks, x_limits, y_limits
 from cbmon.chart import (
     CURVE_GLYPHS,
     CURVE_ROLES,
     Curve,
-    Limits,
     Mark,
     MarkKind,
     Role,
     Row,
     chart,
     lr_strip,
-    short,
-    short_lr,
     sparkbar,
-    ticks,
-    x_limits,
-    y_limits,
 )
+from cbmon.units import short, short_lr
 
 nan, inf = math.nan, math.inf
 
@@ -222,24 +218,22 @@ LINEAR = [
 
 @pytest.mark.parametrize(("values", "expected"), LINEAR, ids=lambda case: str(case))
 def test_y_limits_are_round_and_leave_room(values: list[float | None], expected: Limits) -> None:
-    assert y_limits([curve(values)]) == pytest.approx(expected)
+    assert y_limits([values]) == pytest.approx(expected)
 
 
 def test_y_limits_on_a_log_axis() -> None:
-    assert y_limits([curve([2.303, 0.301])], log=True) == (0.2, 5)
-    assert y_limits([curve([3e-6, 0.3, 0, -1])], log=True) == (1e-6, 1)
-    assert y_limits([curve([1.0])], log=True) == (1, 2)
-    assert y_limits([curve([0, -1, nan])], log=True) is None
+    assert y_limits([[2.303, 0.301]], log=True) == (0.2, 5)
+    assert y_limits([[3e-6, 0.3, 0, -1]], log=True) == (1e-6, 1)
+    assert y_limits([[1.0]], log=True) == (1, 2)
+    assert y_limits([[0, -1, nan]], log=True) is None
 
 
 def test_y_limits_move_only_the_side_that_is_left() -> None:
-    assert y_limits([curve([1, 2])], previous=(0.5, 2.5)) == (0.5, 2.5)
-    assert y_limits([curve([1, 3])], previous=(0.5, 2.5)) == (0.5, 3.5)
-    assert y_limits([curve([nan])], previous=(0.5, 2.5)) == (0.5, 2.5)
-    assert y_limits([curve([nan])]) is None
-    assert y_limits([curve([1, 2])], log=True, previous=(0, 9)) == (1, 2), (
-        "limits of the linear axis do not count"
-    )
+    assert y_limits([[1, 2]], previous=(0.5, 2.5)) == (0.5, 2.5)
+    assert y_limits([[1, 3]], previous=(0.5, 2.5)) == (0.5, 3.5)
+    assert y_limits([[nan]], previous=(0.5, 2.5)) == (0.5, 2.5)
+    assert y_limits([[nan]]) is None
+    assert y_limits([[1, 2]], log=True, previous=(0, 9)) == (1, 2), "limits of the linear axis do not count"
 
 
 def test_x_limits_are_the_plan_or_widen_by_half() -> None:
@@ -460,14 +454,14 @@ def test_every_curve_with_a_value_shows(y: list[float]) -> None:
 def test_y_limits_only_widen_and_hold_every_value(batches: list[list[float | None]], log: bool) -> None:
     previous: Limits | None = None
     for batch in batches:
-        now = y_limits([curve(batch)], log=log, previous=previous)
+        now = y_limits([batch], log=log, previous=previous)
         for value in batch:
             if value is not None and math.isfinite(value) and (1e-300 if log else -1e300) <= value <= 1e300:
                 assert now is not None
                 assert now[0] <= value <= now[1]
         assert previous is None or (now is not None and now[0] <= previous[0] and previous[1] <= now[1])
         assert now is None or (now[0] < now[1] and math.isfinite(now[1] - now[0]))
-        assert y_limits([curve(batch)], log=log, previous=now) == now
+        assert y_limits([batch], log=log, previous=now) == now
         previous = now
 
 

@@ -159,7 +159,7 @@ def test_package_runs_without_an_install_or_a_console_script(tmp_path: Path) -> 
 
 def test_help_names_the_commands(tmp_path: Path) -> None:
     done = cbmon(tmp_path, "--help")
-    for command in ("watch", "show", "replay", "sweep", "ctl", "doctor", "demo"):
+    for command in ("watch", "show", "replay", "demo"):
         assert command in done.stdout
 
 

@@ -488,7 +488,8 @@ def test_the_table_of_several_is_aligned_and_fits() -> None:
         "training.log  1        epoch 2       2 of 3    nan ★1",
         "training.log  b        no answer          –         –",
     ]
-    assert any("no answer: no learning rate in this log and min_lr=1 needs one" in line for line in lines)
+    assert results[1].error is not None
+    assert "no learning rate in this log and min_lr=1 needs one" in results[1].error
     assert max(map(len, lines)) <= WIDTH
 
 

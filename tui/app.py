@@ -6,6 +6,7 @@ drawn at once when it was calm, and else at most `REDRAWS_PER_S` times a second.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from threading import Thread
@@ -61,7 +62,8 @@ class WatchApp(App[None]):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key.keys, key.action, key.description, show=False, priority=key.action == "quit") for key in KEYS
+        Binding(key.keys, key.action, key.description, show=False, priority=key.action == "quit")
+        for key in KEYS
     ]
 
     def __init__(self, follower: Follower, *, planned: int | None = None, is_ascii: bool = False) -> None:
@@ -81,10 +83,13 @@ class WatchApp(App[None]):
         self._has_read = False
         self._cursor: Path | None = None
         self._group = 0
-        self._is_log = False
+        self._is_log: bool | None = None
+        """What the user chose; None: the chart decides by its values."""
         self._shows_alerts = False
         self._pending: Timer | None = None
         self._drawn_at = 0.0
+        self.first_read = asyncio.Event()
+        """Set once everything there was at the start is on the screen."""
         self._failure = ""
         """What ended the reading, empty while it goes on."""
 
@@ -114,8 +119,10 @@ class WatchApp(App[None]):
                     self._follower.start()
                     is_first = False
                 changed = self._follower.wait()
-        except Exception as error:
-            self.post_message(ReadingFailed(f"reading stopped, restart cbmon: {type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001  # the worker's border: shown, not swallowed
+            self.post_message(
+                ReadingFailed(f"reading stopped, restart cbmon: {type(error).__name__}: {error}")
+            )
 
     def _hand_over(self, changed: set[Path] | None) -> None:
         """Read what changed and post it; a long read in several parts, so that the screen keeps up."""
@@ -165,12 +172,16 @@ class WatchApp(App[None]):
         self._layout()
         for panel in self.query(Panel):
             panel.redraw()
+        if self._has_read:
+            self.first_read.set()
 
     def _layout(self) -> None:
         """Give the panels the rows they need; the chart has the rest."""
         height = self.size.height
         self.query_one("#runs").styles.height = max(1, min(len(self._listed()), height // frame.RUNS_SHARE))
-        alerts = 0 if self._shows_alerts else min(len(self._alert_lines()), max(1, height // frame.ALERTS_SHARE))
+        alerts = (
+            0 if self._shows_alerts else min(len(self._alert_lines()), max(1, height // frame.ALERTS_SHARE))
+        )
         self.query_one("#alerts").styles.height = alerts
 
     # --- what the panels draw -----------------------------------------------------------------------------
@@ -202,7 +213,10 @@ class WatchApp(App[None]):
         if self._cursor is None:
             return frame.empty_rows(self._title, width, height) if self._has_read else ()
         if self._shows_alerts:
-            return frame.alert_rows(self._alert_lines(), width, height, ascii=self._is_ascii)
+            title: Row = frame.clip(
+                [(f" {self._views[self._cursor].name}  alerts and warnings", Role.TITLE)], width
+            )
+            return (title, *frame.alert_rows(self._alert_lines(), width, height - 1, ascii=self._is_ascii))
         view = chart_view(self._runs[self._cursor], self._group, self._planned)
         name = self._views[self._cursor].name
         return frame.curves(view, name, width, height, log=self._is_log, ascii=self._is_ascii)
@@ -229,7 +243,9 @@ class WatchApp(App[None]):
         """A click on a run chooses it."""
         if message.panel.id == "runs" and self._cursor:
             paths = list(self._views)
-            first = frame.first_visible(len(self._listed()), message.panel.size.height, paths.index(self._cursor))
+            first = frame.first_visible(
+                len(self._listed()), message.panel.size.height, paths.index(self._cursor)
+            )
             if first + message.row < len(paths):
                 self._choose(paths[first + message.row])
 
@@ -241,12 +257,14 @@ class WatchApp(App[None]):
 
     def action_metric(self, by: int) -> None:
         """Show another metric."""
-        self._group += by
+        self._group, self._is_log = self._group + by, None
         self._schedule()
 
     def action_log(self) -> None:
         """Logarithmic y axis, on and off."""
-        self._is_log = not self._is_log
+        if self._cursor:
+            view = chart_view(self._runs[self._cursor], self._group, self._planned)
+            self._is_log = not (view.spans_decades if self._is_log is None else self._is_log)
         self._schedule()
 
     def action_alerts(self) -> None:
@@ -263,5 +281,5 @@ class WatchApp(App[None]):
         self.push_screen(HelpScreen(is_ascii=self._is_ascii))
 
     def _choose(self, path: Path) -> None:
-        self._cursor, self._group = path, 0
+        self._cursor, self._group, self._is_log = path, 0, None
         self._schedule()

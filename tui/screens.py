@@ -27,14 +27,16 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One block of text."""
-        marks = [f"{kind.ascii_glyph if self._is_ascii else kind.glyph:8} {text}" for kind, text in _MARKS.items()]
+        marks = [
+            f"{kind.ascii_glyph if self._is_ascii else kind.glyph:8} {text}" for kind, text in _MARKS.items()
+        ]
         lines = [
             *help_lines(ascii=self._is_ascii),
             "",
             "Under the chart:",
             *marks,
             "",
-            "Any key closes this. cbmon only reads: it cannot slow or stop the training.",
+            "Any key closes this. cbmon only reads: the training never waits.",
         ]
         yield Static("\n".join(lines), markup=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from rich.segment import Segment
 from textual.events import Click, Resize
@@ -20,7 +21,7 @@ Draw = Callable[[int, int], Sequence[Row]]
 class Panel(Widget):
     """Draws what a pure function gives for its size; `redraw` refreshes the lines that differ, often none."""
 
-    COMPONENT_CLASSES = {f"role--{role.replace('.', '-')}" for role in Role}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"role--{role.replace('.', '-')}" for role in Role}
 
     class Picked(Message):
         """A line was clicked."""
@@ -53,7 +54,8 @@ class Panel(Widget):
         """One row as a strip; every segment has a style, or Textual fails under NO_COLOR."""
         row = self._rows[y] if y < len(self._rows) else ()
         segments = [
-            Segment(text, self.get_component_rich_style(f"role--{role.replace('.', '-')}")) for text, role in row
+            Segment(text, self.get_component_rich_style(f"role--{role.replace('.', '-')}"))
+            for text, role in row
         ]
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 

@@ -239,7 +239,10 @@ class CsvDecoder:
         if header is None or _is_quote_open(text):
             return False
         cells = _split(text, header.separator)
-        return len(cells) == header.width > 1 and re.fullmatch(r"\d+", cells[header.epoch_at or 0].strip()) is not None
+        return (
+            len(cells) == header.width > 1
+            and re.fullmatch(r"\d+", cells[header.epoch_at or 0].strip()) is not None
+        )
 
     def _begin(self, number: int, header: Header) -> None:
         """A header: the lines held back were titles, the new columns hold."""
@@ -289,7 +292,9 @@ class _Batch:
         self.header = header
         self.first_line = first_line
         self.epochs: list[int] = []
-        self.columns: list[tuple[int, str, list[float | None]]] = [(at, name, []) for at, name in header.metrics]
+        self.columns: list[tuple[int, str, list[float | None]]] = [
+            (at, name, []) for at, name in header.metrics
+        ]
         if header.rate_at is not None:
             self.columns.append((header.rate_at, "", []))
         self.not_numbers: set[str] = set()

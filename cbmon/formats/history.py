@@ -67,7 +67,9 @@ def decode_history(history: object) -> list[Event]:
     rate = next((metrics.pop(name) for name in list(metrics) if is_learning_rate(name)), None)
     if count:
         epochs = range(count)
-        events.append(EpochsEnded(epochs=epochs, metrics=metrics, learning_rate=rate, not_numbers=not_numbers))
+        events.append(
+            EpochsEnded(epochs=epochs, metrics=metrics, learning_rate=rate, not_numbers=not_numbers)
+        )
     return events
 
 

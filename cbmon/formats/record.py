@@ -26,4 +26,6 @@ class RecordDecoder:
         """The file ends here: name an unfinished last line."""
         if not self._lines.has_rest:
             return []
-        return [Malformed(line=self._lines.number + 1, reason="left out, no newline at its end: it may be cut")]
+        return [
+            Malformed(line=self._lines.number + 1, reason="left out, no newline at its end: it may be cut")
+        ]

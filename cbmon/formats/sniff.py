@@ -124,10 +124,14 @@ def _sniff_rows(head: bytes, *, is_whole: bool) -> Format | Refused:
 def _judge(header: Header, rows: list[str]) -> Format | Refused:
     """A header was found: do the lines under it make a log of one run?"""
     if header.has_steps:
-        return Refused("several rows an epoch (a 'step' column, as PyTorch Lightning writes): cbmon does not read those")
+        return Refused(
+            "several rows an epoch (a 'step' column, as PyTorch Lightning writes): cbmon does not read those"
+        )
     if not rows:
         return Format.KERAS_CSV
-    numeric = [text for text in rows if text.lstrip()[:1] in "0123456789+-.,;|\"" or text[:3].casefold() == "nan"]
+    numeric = [
+        text for text in rows if text.lstrip()[:1] in '0123456789+-.,;|"' or text[:3].casefold() == "nan"
+    ]
     if not numeric:
         return Refused("a header line, but no row of numbers under it")
     if header.epoch_at is None and not header.epoch_is_metric and not _is_row(rows[0], header.separator):
