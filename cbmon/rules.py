@@ -138,9 +138,9 @@ def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
             add(row, Severity.ERROR, "diverged", f"{shown} diverged to {column.values[row]:.3g}")
     changes = rate_changes(attempt)
     if is_schedule(attempt, changes):
-        row, first, last = changes[-1][0], changes[0][1], changes[-1][2]
-        text = f"learning rate on a schedule, {short_lr(first)} → {short_lr(last)}"
-        add(row, Severity.INFO, "learning-rate", text)
+        row, old, new = changes[0]
+        rates = f"{short_lr(old)} → {short_lr(new)}"
+        add(row, Severity.INFO, "learning-rate", f"learning rate on a schedule, first {rates}")
     else:
         for row, old, new in changes:
             add(row, Severity.INFO, "learning-rate", f"learning rate {short_lr(old)} → {short_lr(new)}")

@@ -22,8 +22,10 @@ from cbmon.tui.app import WatchApp
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_logs"
 PICTURES = ROOT / "docs" / "pictures"
-CLOCK = 1_795_410_840.0
-"""The frozen time of every picture: when the sample logs were made, so that their own times are just past."""
+CLOCK = 60 + max(
+    float(found) for path in SAMPLES.glob("*/*.jsonl") for found in re.findall(r'"time":([0-9.]+)', path.read_text())
+)
+"""The frozen time of every picture: a minute after the last sample was made, so that their own times fit."""
 SMALL, LARGE = (80, 24), (160, 45)
 
 
