@@ -6,6 +6,7 @@ Each command imports its layer inside, so that `cbmon show` loads no screen. std
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ import click
 
 from cbmon import __version__
 from cbmon.errors import BadCall, CbmonError, ExitCode, NoRunsFound
+from cbmon.units import plural, printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,9 +71,7 @@ def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool,
     from cbmon import views
 
     runs, skipped = _load(paths)
-    for skip in skipped:
-        if skip.looks_like_log or list_skipped:
-            _complain(f"{skip.path}: {skip.reason}")
+    _tell_skipped(paths, runs, skipped, with_all=list_skipped)
     if as_json:
         click.echo(json.dumps(views.show_json(runs, skipped), indent=2, allow_nan=False))
     elif runs or any(skip.looks_like_log for skip in skipped):
@@ -85,7 +85,6 @@ def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool,
             if (more := len(run.warnings) - WARNINGS_SHOWN) > 0:
                 _complain(f"{log.path}: {more} more warnings (show --json lists them)")
     if not runs:
-        _complain(_no_runs(paths, len(skipped)))
         return ExitCode.NO_DATA
     return ExitCode.UNHEALTHY if check and any(views.is_unhealthy(run) for _, run in runs) else ExitCode.OK
 
@@ -151,10 +150,10 @@ def replay(
         raise BadCall("nothing to replay: give a callback, such as -c 'EarlyStopping(patience=5)'")
     if note:
         _complain(note)
+    if learning_rate is not None and not math.isfinite(learning_rate):
+        raise BadCall(f"--learning-rate {learning_rate}: give a finite number, such as 1e-3")
     runs, skipped = _load(logs)
-    for skip in skipped:
-        if skip.looks_like_log:
-            _complain(f"{skip.path}: {skip.reason}")
+    _tell_skipped(logs, runs, skipped)
     results = []
     is_refused = False
     for log, run in runs:
@@ -185,7 +184,6 @@ def replay(
                 told.add((result.log, words))
                 _complain(f"{result.log}: {words}")
     if not runs:
-        _complain(_no_runs(logs, len(skipped)))
         return ExitCode.NO_DATA
     return ExitCode.USAGE if is_refused or any(result.error for result in results) else ExitCode.OK
 
@@ -362,12 +360,18 @@ def _require_paths(paths: Sequence[str]) -> None:
             raise NoRunsFound(f"{path}: no such file or folder")
 
 
-def _no_runs(paths: Sequence[str], skipped: int) -> str:
-    where = " ".join(paths)
-    if skipped:
-        files = "1 file" if skipped == 1 else f"{skipped} files"
-        return f"{where}: no training log that can be read ({files} looked at; --skipped says why)"
-    return f"{where}: no training log here. Keras' CSVLogger and cbmon's Monitor write them"
+def _tell_skipped(
+    paths: Sequence[str], runs: Sequence[Any], skipped: Sequence[Any], *, with_all: bool = False
+) -> None:
+    """One line for each file that is refused aloud; where nothing can be read, at least one line."""
+    told = [skip for skip in skipped if skip.looks_like_log or with_all]
+    for skip in told:
+        _complain(f"{skip.path}: {skip.reason}")
+    if not runs and not told:
+        looked = f" ({plural(len(skipped), 'file')} looked at; --skipped says why)" if skipped else ""
+        _complain(
+            f"{' '.join(paths)}: no training log here{looked}. Keras' CSVLogger and cbmon's Monitor write them"
+        )
 
 
 def _say_line(line: str) -> None:
@@ -376,8 +380,6 @@ def _say_line(line: str) -> None:
 
 
 def _complain(words: str) -> None:
-    from cbmon.units import printable
-
     click.echo(f"cbmon: {printable(words, limit=1000)}", err=True)
 
 

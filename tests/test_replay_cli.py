@@ -1,0 +1,184 @@
+"""`cbmon replay` as a command: the JSON contract of DESIGN §6, the words, the exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cbmon.cli import main
+
+PLAIN = "epoch,loss,val_loss\n" + "".join(
+    f"{epoch},{loss},{loss}\n" for epoch, loss in enumerate([1.0, 0.8, 0.7, 0.75, 0.76, 0.77, 0.6])
+)
+WITH_RATE = "epoch,learning_rate,loss,val_loss\n" + "".join(
+    f"{epoch},0.1,{loss},{loss}\n" for epoch, loss in enumerate([1.0, 1.0, 1.0, 1.0, 1.0])
+)
+RESULT_KEYS = [
+    *("log", "attempt", "variant", "callbacks", "epochs_recorded", "epochs_replayed", "stopped"),
+    *(
+        "learning_rate",
+        "learning_rate_next",
+        "cuts",
+        "checkpoints",
+        "best",
+        "exact",
+        "diverges_at",
+        "warnings",
+    ),
+]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "training.csv"
+    path.write_text(PLAIN)
+    return path
+
+
+def replayed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any], str]:
+    """Exit code, document and stderr of `cbmon replay ... --json`."""
+    code = main(["replay", *map(str, arguments), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out, parse_constant=pytest.fail), err
+
+
+def test_the_document_has_exactly_the_keys_of_the_contract(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, err = replayed(capsys, log, "-c", "EarlyStopping(patience=2)", "--keras", "3.15")
+    assert (code, err) == (0, "")
+    assert list(document) == ["version", "keras", "results"]
+    assert (document["version"], document["keras"]) == (1, "3.15")
+    (result,) = document["results"]
+    assert list(result) == RESULT_KEYS
+    assert result["stopped"] == {"epoch": 4, "by": ["EarlyStopping"], "exact": True}
+    assert (result["epochs_recorded"], result["epochs_replayed"]) == (7, 5)
+    assert (result["learning_rate"], result["exact"]) == (None, True)
+    assert result["best"] == [{"callback": "EarlyStopping", "monitor": "val_loss", "epoch": 2, "value": 0.7}]
+
+
+def test_results_come_by_log_then_attempt_then_variant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(PLAIN + "0,1.0,1.0\n1,0.9,0.9\n")
+    variants = ("--variant", "x: EarlyStopping(patience=1)", "--variant", "EarlyStopping(patience=9)")
+    code, document, _ = replayed(capsys, tmp_path / "a.csv", tmp_path / "b.csv", *variants)
+    assert code == 0
+    order = [(Path(r["log"]).name, r["attempt"], r["variant"]) for r in document["results"]]
+    assert order == [
+        (log, attempt, name) for log in ("a.csv", "b.csv") for attempt in (1, 2) for name in ("x", "2")
+    ]
+
+
+def test_attempt_picks_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(PLAIN + "0,1.0,1.0\n1,0.9,0.9\n")
+    _, document, _ = replayed(capsys, path, "-c", "EarlyStopping()", "--attempt", 2)
+    assert [(r["attempt"], r["epochs_recorded"]) for r in document["results"]] == [(2, 2)]
+    code, document, err = replayed(capsys, path, "-c", "EarlyStopping()", "--attempt", 3)
+    assert (code, document["results"]) == (2, [])
+    assert "no attempt 3; it has 2" in err
+
+
+def test_a_log_without_learning_rate_tells_cuts_relative(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, document, _ = replayed(capsys, log, "-c", "ReduceLROnPlateau(patience=2)")
+    (result,) = document["results"]
+    assert result["cuts"] == [{"epoch": 4, "factor": 0.1}]
+    assert (result["learning_rate"], result["exact"], result["diverges_at"]) == (None, None, None)
+
+
+def test_a_recorded_learning_rate_shows_where_the_replay_leaves_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(WITH_RATE)
+    _, document, _ = replayed(capsys, path, "-c", "ReduceLROnPlateau(patience=2, factor=0.5)")
+    (result,) = document["results"]
+    assert result["cuts"] == [{"epoch": 2, "factor": 0.5}, {"epoch": 4, "factor": 0.5}]
+    assert result["learning_rate"] == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05])
+    assert result["learning_rate_next"] == pytest.approx(0.025)
+    assert (result["exact"], result["diverges_at"]) == (False, 3)
+
+
+def test_what_keras_refuses_is_that_results_error_and_the_others_still_come(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = ("--variant", "bad: ReduceLROnPlateau(factor=2)", "--variant", "good: EarlyStopping(patience=2)")
+    code, document, err = replayed(capsys, log, *lists)
+    bad, good = document["results"]
+    assert code == 2
+    assert "factor >= 1.0" in bad["error"]
+    assert "stopped" not in bad
+    assert good["stopped"]["epoch"] == 4
+    assert err.count("\n") == 1, "one line on stderr"
+
+
+def test_a_metric_the_log_never_has_is_a_warning_and_fine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("epoch,loss,val_loss\n0,1.0,NA\n1,0.9,NA\n")
+    code, document, err = replayed(capsys, path, "-c", "EarlyStopping()")
+    assert (code, document["results"][0]["stopped"]) == (0, None)
+    assert err.count("\n") == 1
+    assert "val_loss" in err
+
+
+def test_rows_left_out_are_named_in_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(PLAIN + "7,0.5\n8,0.4,0.4\n9,0.3,0.")
+    _, document, err = replayed(capsys, path, "-c", "EarlyStopping(patience=9)")
+    warnings = document["results"][0]["warnings"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["line 9", "line 11"]
+    assert err.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-c", "EarlyStoping(patience=5)"], "no such callback. Did you mean EarlyStopping?"),
+        (["-c", "EarlyStopping(patienc=5)"], "patience"),
+        (["-c", "EarlyStopping(patience="], "EarlyStopping(patience="),
+        (["-c", "__import__('os').system('true')"], "no call"),
+        (["-c", "EarlyStopping()", "--keras", "1.2"], "--keras 1.2"),
+        (["-c", "EarlyStopping()", "--learning-rate", "nan"], "--learning-rate nan"),
+        ([], "nothing to replay"),
+        (["-c", "EarlyStopping()", "--attempt", "0"], "attempt"),
+    ],
+)
+def test_a_wrong_call_is_one_line_exit_code_2_and_no_data(
+    log: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["replay", str(log), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("cbmon: ")
+    assert words in err
+
+
+def test_no_log_is_exit_code_3_with_the_document_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, err = replayed(capsys, tmp_path / "absent.csv", "-c", "EarlyStopping()")
+    assert (code, document["results"], err.count("\n")) == (3, [], 1)
+
+
+def test_people_get_sentences_with_epochs_from_1(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(log), "-c", "EarlyStopping(patience=2)", "--keras", "3.15"]) == 0
+    out = capsys.readouterr().out
+    assert "7 epochs · as Keras 3.15 would" in out
+    assert "stops after epoch 5" in out
+    assert ".7000 ★3" in out
+
+
+def test_replaying_leaves_the_log_byte_identical(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = log.read_bytes()
+    main(["replay", str(log), "-c", "EarlyStopping(patience=2)", "-c", "ModelCheckpoint('m-{epoch}.keras')"])
+    assert log.read_bytes() == before
+    assert [path.name for path in log.parent.iterdir()] == ["training.csv"]
