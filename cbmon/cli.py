@@ -134,11 +134,11 @@ def replay(
     CALL is what stands in the training script, such as 'EarlyStopping(patience=5)'. It is read, never run; only
     'module:function' as a schedule is imported, with your rights.
     """
-    from cbmon.policies import find_profile
+    from cbmon.profiles import find_profile
     from cbmon.replay.calls import parse_calls, parse_variant
-    from cbmon.replay.engine import document
     from cbmon.replay.engine import replay as replay_attempt
     from cbmon.replay.report import report
+    from cbmon.replay.results import document
     from cbmon.views import warning_lines
 
     profile, note = find_profile(version)

@@ -9,30 +9,25 @@ raises `KerasRefuses` when the call is built.
 from __future__ import annotations
 
 import ast
-import difflib
-import math
-import operator
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from cbmon.errors import BadCall, CannotReplay, KerasRefuses, NeedsLearningRate
+from cbmon.errors import BadCall
 from cbmon.policies import (
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
     Policy,
-    Profile,
     ReduceLROnPlateau,
-    Tensor,
     TerminateOnNaN,
-    float32,
 )
+from cbmon.profiles import Profile
+from cbmon.replay.schedules import UserFunction, did_you_mean, dotted_name, read_schedule
 
 if TYPE_CHECKING:
-    from simpleeval import SimpleEval  # type: ignore[import-untyped, unused-ignore]
+    pass  # type: ignore[import-untyped, unused-ignore]
 
 _REPLAYED: dict[str, type[Policy]] = {
     policy.__name__: policy
@@ -111,24 +106,10 @@ def parse_variant(text: str, profile: Profile) -> tuple[str, list[Call]]:
     return (match[1].strip(), parse_calls(match[2], profile)) if match else ("", parse_calls(text, profile))
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _dotted(node: ast.expr) -> str | None:
-    """`a.b.c` of a name or a chain of attributes, None of anything else."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and (front := _dotted(node.value)):
-        return f"{front}.{node.attr}"
-    return None
-
-
 def _read_call(node: ast.AST | None, text: str, profile: Profile) -> Call:
-    name = _dotted(node.func) if isinstance(node, ast.Call) else None
+    name = dotted_name(node.func) if isinstance(node, ast.Call) else None
     if not isinstance(node, ast.Call) or name is None:
-        example = _dotted(node) if isinstance(node, ast.expr) else None
+        example = dotted_name(node) if isinstance(node, ast.expr) else None
         raise BadCall(
             f"{text!r}: this is no call. Write it as in the training script: {example or 'EarlyStopping'}(…)"
         )
@@ -138,7 +119,7 @@ def _read_call(node: ast.AST | None, text: str, profile: Profile) -> Call:
     if module and module.rpartition(".")[2] != "callbacks":
         raise BadCall(f"{text!r}: custom callbacks are not supported yet, only those of keras.callbacks")
     if last not in _REPLAYED:
-        raise BadCall(f"{text!r}: no such callback.{_did_you_mean(last, [*_REPLAYED, *_NOT_REPLAYED])}")
+        raise BadCall(f"{text!r}: no such callback.{did_you_mean(last, [*_REPLAYED, *_NOT_REPLAYED])}")
     return _bind(_REPLAYED[last], node, text, profile)
 
 
@@ -170,7 +151,7 @@ def _bind(policy: type[Policy], node: ast.Call, text: str, profile: Profile) -> 
         if key in arguments:
             raise BadCall(f"{text!r}: {key} is given twice")
         if key == "schedule" and policy is LearningRateScheduler:
-            arguments[key] = _schedule(value, text)
+            arguments[key] = read_schedule(value, text)
             if isinstance(arguments[key], UserFunction):
                 notes.append(f"{name}: imports {arguments[key].module} to run its {arguments[key].name}()")
             continue
@@ -182,7 +163,7 @@ def _bind(policy: type[Policy], node: ast.Call, text: str, profile: Profile) -> 
                 notes.append(f"{name}: Keras {profile.name} ignores {key}")
         else:
             raise BadCall(
-                f"{text!r}: {name} has no argument {key} in Keras {profile.name}.{_did_you_mean(key, known)}"
+                f"{text!r}: {name} has no argument {key} in Keras {profile.name}.{did_you_mean(key, known)}"
             )
     if arguments.pop("options", None) is not None:
         raise BadCall(f"{text!r}: options of ModelCheckpoint are not replayed; leave them out")
@@ -214,302 +195,3 @@ def _literal(node: ast.expr, key: str, text: str) -> Any:
                 f"{text!r}: {key}={ast.unparse(node)} is no literal. Write the number or the string itself"
             )
     return value
-
-
-# --- schedules --------------------------------------------------------------------------------------------
-
-
-class Expression:
-    """The body of a schedule: numbers, parameters, arithmetic, comparisons, conditions, functions.
-
-    Nothing else can be written: no strings, no attributes, no indexing, no other calls; powers of integers
-    are bounded. A wrong number of arguments is a TypeError, as for a lambda.
-    """
-
-    def __init__(self, text: str, parameters: tuple[str, ...], body: ast.expr) -> None:
-        """Check and compile the body.
-
-        Raises:
-            BadCall: It contains something else.
-        """
-        self.text = text
-        self.parameters = parameters
-        self._body = ast.fix_missing_locations(_checked(body, parameters, text))
-        self._evaluator = _evaluator()
-
-    def __call__(self, *arguments: float | None) -> object:
-        """The value for (epoch, learning rate), either a Python number or a `Tensor`.
-
-        Raises:
-            NeedsLearningRate: It reads a learning rate that is None.
-            KerasRefuses: The arithmetic fails, as it would in Python.
-            CannotReplay: A power out of bounds.
-        """
-        if len(arguments) != len(self.parameters):
-            raise TypeError(
-                f"the schedule takes {len(self.parameters)} positional arguments, {len(arguments)} were given"
-            )
-        values = dict(zip(self.parameters, arguments, strict=True))
-
-        def read(node: ast.Name) -> float:
-            if (value := values[node.id]) is None:
-                raise NeedsLearningRate(f"the schedule {self.text!r}")
-            return value
-
-        self._evaluator.names = read
-        try:
-            return self._evaluator.eval(self.text, previously_parsed=self._body)
-        except (ArithmeticError, ValueError) as error:
-            raise KerasRefuses(type(error).__name__, f"{error} in the schedule {self.text!r}") from None
-        except RecursionError:
-            raise CannotReplay(f"{self.text!r}: too deep") from None
-
-
-@dataclass(frozen=True, slots=True)
-class UserFunction:
-    """A schedule of the user's own, `module:function`."""
-
-    module: str
-    name: str
-    function: Callable[..., object]
-
-    def __call__(self, *arguments: float | None) -> object:
-        """What the function gives; whatever it raises but TypeError is what would end the training."""
-        if None in arguments:
-            # It cannot be told whether a function reads its second argument, only whether it has one.
-            if self.function_takes(len(arguments)):
-                raise NeedsLearningRate(f"{self.module}:{self.name}")
-            raise TypeError
-        try:
-            return self.function(*arguments)
-        except TypeError:
-            raise
-        except Exception as error:  # noqa: BLE001  # foreign code, the border is here
-            raise KerasRefuses(type(error).__name__, f"{error} in {self.module}:{self.name}") from None
-
-    def function_takes(self, count: int) -> bool:
-        """Whether that many positional arguments fit its signature."""
-        import inspect  # 10 ms, and only here
-
-        try:
-            inspect.signature(self.function).bind(*range(count))
-        except TypeError:
-            return False
-        except ValueError:  # a builtin without a signature
-            pass
-        return True
-
-
-def _schedule(node: ast.expr, text: str) -> Expression | UserFunction:
-    if isinstance(node, ast.Lambda):
-        plain = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-        if (
-            node.args.vararg
-            or node.args.kwarg
-            or node.args.kwonlyargs
-            or node.args.defaults
-            or len(plain) not in (1, 2)
-        ):
-            raise BadCall(f"{text!r}: the lambda's parameters are (epoch, lr) or (epoch)")
-        return Expression(ast.unparse(node), tuple(plain), node.body)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        written = node.value.strip()
-        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", written) and not written.startswith("lambda:"):
-            return _import(written)
-        try:
-            inner = ast.parse(written, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise BadCall(f"{text!r}: {written!r} is no expression over epoch and lr") from None
-        return (
-            _schedule(inner, text)
-            if isinstance(inner, ast.Lambda)
-            else Expression(written, ("epoch", "lr"), inner)
-        )
-    raise BadCall(
-        f"{text!r}: give the schedule as a lambda (lambda epoch, lr: lr * 0.9), as its body in quotes, "
-        'or, for a function of your own, as "module:function"'
-    )
-
-
-def _import(written: str) -> UserFunction:
-    """Import the user's own schedule, looking in the working directory first, as the script would."""
-    import importlib
-    import os
-
-    module, _, name = written.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001  # foreign code, the border is here
-        raise BadCall(f"{written!r}: cannot import it: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.pop(0)
-    if not callable(function):
-        raise BadCall(f"{written!r}: this is no function")
-    return UserFunction(module, name, function)
-
-
-_POWER_BITS = 4096
-"""Largest integer that a power may give: far beyond any float, and made in microseconds."""
-_ROUND_DIGITS = 400
-"""No float has more decimals; round(1, -10**9) would take minutes."""
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if (
-        isinstance(base, int)
-        and isinstance(exponent, int)
-        and base.bit_length() * abs(exponent) > _POWER_BITS
-    ):
-        raise CannotReplay(
-            f"{base if base.bit_length() < 64 else 'a large number'} ** {exponent}: that number is absurd"
-        )
-    return base**exponent
-
-
-def _round(number: Any, digits: int | None = None) -> Any:
-    return round(number, digits if digits is None else max(-_ROUND_DIGITS, min(_ROUND_DIGITS, digits)))
-
-
-def _numpy(function: Callable[..., float]) -> Callable[..., float]:
-    """As NumPy: a float whatever comes in; overflow is inf, a domain error NaN."""
-
-    def apply(*arguments: float) -> float:
-        try:
-            return float(function(*arguments))
-        except OverflowError:
-            return math.inf
-        except ValueError:
-            return -math.inf if function in _LOGARITHMS and arguments[0] == 0 else math.nan
-
-    return apply
-
-
-def _tensor(function: Callable[..., float]) -> Callable[..., Tensor]:
-    return lambda *arguments: Tensor(float32(_numpy(function)(*map(float32, arguments))))
-
-
-_LOGARITHMS = (math.log, math.log2, math.log10)
-_ANYWHERE = (
-    *(
-        math.exp,
-        math.expm1,
-        math.log,
-        math.log2,
-        math.log10,
-        math.log1p,
-        math.sqrt,
-        math.pow,
-        math.floor,
-        math.ceil,
-    ),
-    *(math.sin, math.cos, math.tan, math.sinh, math.cosh, math.tanh, math.trunc, math.fabs, math.fmod),
-)
-_ARCS = (math.asin, math.acos, math.atan, math.atan2)
-_PLAIN: dict[str, Callable[..., Any]] = {function.__name__: function for function in _ANYWHERE + _ARCS}
-_ARRAY: dict[str, Callable[..., Any]] = {
-    **{function.__name__: function for function in _ANYWHERE},
-    **{
-        "arcsin": math.asin,
-        "arccos": math.acos,
-        "arctan": math.atan,
-        "arctan2": math.atan2,
-        "power": math.pow,
-    },
-    **{"abs": abs, "absolute": abs, "minimum": min, "maximum": max, "mod": operator.mod, "round": _round},
-    **{
-        "rint": round,
-        "float32": float32,
-        "float64": float,
-        "clip": lambda x, low, high: min(max(x, low), high),
-    },
-}
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{prefix + name: function for prefix in ("", "math.") for name, function in _PLAIN.items()},
-    **{prefix + name: _numpy(function) for prefix in ("np.", "numpy.") for name, function in _ARRAY.items()},
-    **{
-        prefix + name: _tensor(function)
-        for prefix in ("tf.math.", "tf.", "tensorflow.math.", "ops.", "keras.ops.")
-        for name, function in (_PLAIN | _ARRAY).items()
-    },
-    **{"min": min, "max": max, "abs": abs, "int": int, "float": float, "round": _round, "pow": _power},
-}
-"""All that a schedule may call."""
-_CONSTANTS = {
-    prefix + name: getattr(math, name)
-    for prefix in ("", "math.", "np.", "numpy.")
-    for name in ("pi", "e", "inf", "nan")
-}
-
-
-def _checked(node: ast.expr, parameters: tuple[str, ...], text: str) -> ast.expr:
-    """Rebuild an expression from allowed parts; dotted names become plain ones that simpleeval looks up."""
-
-    def refuse(reason: str) -> NoReturn:
-        raise BadCall(
-            f"{text!r}: {reason}. A schedule has {', '.join(parameters)}, numbers, + - * / // % **, "
-            "comparisons, if-else, and/or/not and functions such as math.exp, np.cos, min, max"
-        )
-
-    def walk(node: ast.expr) -> ast.expr:
-        match node:
-            case ast.Constant(value=bool() | int() | float()):
-                return node
-            case ast.Name(id=name) if name in parameters:
-                return node
-            case ast.Name() | ast.Attribute():
-                name = _dotted(node) or ast.unparse(node)
-                return (
-                    ast.Constant(_CONSTANTS[name]) if name in _CONSTANTS else refuse(f"{name} is not known")
-                )
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
-                return ast.UnaryOp(node.op, walk(node.operand))
-            case ast.BinOp() if type(node.op) in _OPERATORS:
-                return ast.BinOp(walk(node.left), node.op, walk(node.right))
-            case ast.Compare() if all(type(comparison) in _OPERATORS for comparison in node.ops):
-                return ast.Compare(walk(node.left), node.ops, [walk(part) for part in node.comparators])
-            case ast.BoolOp():
-                return ast.BoolOp(node.op, [walk(part) for part in node.values])
-            case ast.IfExp():
-                return ast.IfExp(walk(node.test), walk(node.body), walk(node.orelse))
-            case ast.Call(keywords=[]):
-                name = _dotted(node.func) or ast.unparse(node.func)
-                if name not in FUNCTIONS:
-                    refuse(f"{name}() is not known.{_did_you_mean(name, FUNCTIONS)}".rstrip("."))
-                return ast.Call(ast.Name(name, ast.Load()), [walk(part) for part in node.args], [])
-            case _:
-                refuse(f"{ast.unparse(node)} cannot stand in a schedule")
-
-    try:
-        return walk(node)
-    except RecursionError:
-        raise BadCall(f"{text[:80]!r}…: too deep") from None
-
-
-def _lifted(apply: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Arithmetic with a tensor gives a tensor: both sides and the result in float32."""
-
-    def lifted(left: Any, right: Any) -> Any:
-        if isinstance(left, Tensor) or isinstance(right, Tensor):
-            return Tensor(float32(apply(float32(left), float32(right))))
-        return apply(left, right)
-
-    return lifted
-
-
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    **{ast.Add: _lifted(operator.add), ast.Sub: _lifted(operator.sub), ast.Mult: _lifted(operator.mul)},
-    **{ast.Div: _lifted(operator.truediv), ast.FloorDiv: _lifted(operator.floordiv)},
-    **{ast.Mod: _lifted(operator.mod), ast.Pow: _lifted(_power)},
-    **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
-    **{ast.Eq: operator.eq, ast.NotEq: operator.ne},
-    **{ast.UAdd: operator.pos, ast.Not: operator.not_},
-    ast.USub: lambda value: Tensor(-value) if isinstance(value, Tensor) else -value,
-}
-
-
-def _evaluator() -> SimpleEval:
-    """A simpleeval with our operators and functions in place of its own, which include random and strings."""
-    from simpleeval import SimpleEval  # 10 ms, and only for an expression
-
-    return SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names={})

@@ -10,11 +10,11 @@ from cbmon.policies import (
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
-    Profile,
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from cbmon.replay.engine import Decisions, Member, Replay
+from cbmon.profiles import Profile
+from cbmon.replay.results import Decisions, Member, Replay
 from cbmon.series import Direction
 from cbmon.units import UNKNOWN, cells, display_epoch, fit, plural, printable, short, short_lr
 

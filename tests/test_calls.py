@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from cbmon.errors import BadCall, CannotReplay, CbmonError, KerasRefuses, NeedsLearningRate
 from cbmon.policies import (
-    PROFILES,
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
     Policy,
-    Profile,
     ReduceLROnPlateau,
     TerminateOnNaN,
     float32,
 )
+from cbmon.profiles import PROFILES, Profile
 from cbmon.replay.calls import parse_calls, parse_variant
 
 K3, K2 = PROFILES["3.15"], PROFILES["2"]

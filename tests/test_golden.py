@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from cbmon.policies import (
-    PROFILES,
     EarlyStopping,
     ModelCheckpoint,
-    Profile,
     ReduceLROnPlateau,
-    find_profile,
     float32,
 )
+from cbmon.profiles import PROFILES, Profile, find_profile
 
 FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: find_profile(path.stem.rsplit("_", 1)[1])[0] for path in sorted(FOLDER.glob("*.json"))}

@@ -21,9 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cbmon.policies import EarlyStoppingState, PlateauState, Profile, _metric_direction, find_profile
+from cbmon.policies import EarlyStoppingState, PlateauState, _metric_direction
+from cbmon.profiles import Profile, find_profile
 from cbmon.replay.calls import parse_calls
-from cbmon.replay.engine import Replay, replay
+from cbmon.replay.engine import replay
+from cbmon.replay.results import Replay
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 METRICS = {"accuracy": "max", "auc_1": "max", "mse": "min", "mine": None}

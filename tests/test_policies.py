@@ -9,21 +9,18 @@ import pytest
 
 from cbmon.errors import BadCall, KerasRefuses, NeedsLearningRate
 from cbmon.policies import (
-    NEWEST,
-    PROFILES,
     EarlyStopping,
     EarlyStoppingState,
     LearningRateScheduler,
     ModelCheckpoint,
     PlateauState,
-    Profile,
     ReduceLROnPlateau,
     Tensor,
     TerminateOnNaN,
-    find_profile,
     float32,
     resolve,
 )
+from cbmon.profiles import NEWEST, PROFILES, Profile, find_profile
 
 NAN, INF = math.nan, math.inf
 K3, K2 = PROFILES["3.15"], PROFILES["2"]

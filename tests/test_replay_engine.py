@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from cbmon.policies import PROFILES, float32
+from cbmon.policies import float32
+from cbmon.profiles import PROFILES
 from cbmon.replay.calls import parse_calls
-from cbmon.replay.engine import Decisions, Replay, document, replay
+from cbmon.replay.engine import replay
 from cbmon.replay.report import WIDTH, report
+from cbmon.replay.results import Decisions, Replay, document
 from cbmon.run import Attempt
 
 NAN, INF = math.nan, math.inf
