@@ -1,4 +1,4 @@
-"""How long a whole `cbmon replay` takes, beside what importing TensorFlow alone costs. Prints medians and the ratio.
+"""How long a whole `cbmon replay` takes, beside what importing TensorFlow alone costs: medians and the ratio.
 
 Run: python -m benchmarks.replay_process [RUNS]
 """

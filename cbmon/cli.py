@@ -288,8 +288,10 @@ def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool) 
     """Watch until the user ends it: on the screen, or in lines where there is none."""
     if plain or not _has_screen():
         from cbmon.plain import follow
+        from cbmon.views import ascii_only
 
-        follow(follower, _say_line, planned, time.time)
+        is_narrow = is_ascii or not _speaks_utf8(sys.stdout)
+        follow(follower, lambda line: _say_line(ascii_only(line) if is_narrow else line), planned, time.time)
         return ExitCode.OK
     from cbmon.tui.app import WatchApp
 
@@ -342,6 +344,7 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
         width,
         height - 1,
         time.time(),
+        folder=paths[0],
         ascii=is_ascii,
     )
     click.echo(frame.text(rows))

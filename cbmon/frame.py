@@ -11,14 +11,18 @@ from cbmon.axes import LABEL_COLUMNS, x_limits
 from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, sparkbar
 from cbmon.rules import Severity, Status
 from cbmon.units import UNKNOWN, cells, clock, fit, short, short_lr
-from cbmon.views import ChartView, FactsView, RunView, needs_you_line
+from cbmon.views import ChartView, FactsView, RunView, ascii_only, needs_you_line
 
 NAME_MAX = 28
 """Columns for a run's name: more would push its numbers off a screen of 80."""
 NAME_MIN = 12
 """Columns that a name keeps, whatever the state's words need."""
+WORDS_MIN = 24
+"""Columns that the state's words have before names and times: "stopped by EarlyStopping"."""
+METRIC_SHARE = 5
+"""The metric's name takes at most one fifth of the width: its value is what people look for."""
 MIDDLE_MIN = 12
-"""Columns for the bar or the state in words, below which the right-hand column goes."""
+"""Columns for the bar or the state in words, below which the metric goes."""
 MIDDLE_MAX = 48
 """More would put a run's numbers too far from its name."""
 RUNS_SHARE = 3
@@ -41,13 +45,13 @@ _STATE_ROLES = {
     Status.EMPTY: Role.DIM,
 }
 _SEVERITY = {
-    Severity.INFO: ("·", "-", Role.DIM),
-    Severity.WARNING: ("▲", "^", Role.LOOK),
-    Severity.ERROR: ("✗", "!", Role.NEEDS),
+    Severity.INFO: ("·", Role.DIM),
+    Severity.WARNING: ("▲", Role.LOOK),
+    Severity.ERROR: ("✗", Role.NEEDS),
 }
 
 
-def head(views: Sequence[RunView], title: str, width: int, now: float | None) -> Row:
+def head(views: Sequence[RunView], title: str, width: int, now: float | None, *, ascii: bool = False) -> Row:
     """The top line: what is watched, how many runs need somebody, when something last changed."""
     changed = max((view.since for view in views if view.since is not None), default=None)
     when = f"    {clock(changed, now)}" if changed else ""
@@ -56,7 +60,9 @@ def head(views: Sequence[RunView], title: str, width: int, now: float | None) ->
         right = f"{needs_you_line(views, names=names) if views else 'no runs yet'}{when} "
         if cells(left) + 2 + cells(right) <= width:
             break
-    return clip([(fit(left, max(0, width - cells(right))), Role.TITLE), (right, Role.TITLE)], width)
+    return clip(
+        [(fit(left, max(0, width - cells(right) - 1)) + " ", Role.TITLE), (right, Role.TITLE)], width, ascii
+    )
 
 
 def runs(
@@ -68,35 +74,46 @@ def runs(
     cursor: int | None = None,
     ascii: bool = False,
 ) -> tuple[Row, ...]:
-    """One line a run, scrolled so that the cursor is in view; at most `height` rows."""
+    """One line a run, scrolled so that the cursor is in view; at most `height` rows.
+
+    Where room is short the word "done" goes first, then the times, then the metrics; the state goes last.
+    """
     first = first_visible(len(views), height, cursor)
     shown = views[first : first + height]
-    lines = [_run_cells(view, now, ascii) for view in shown]
-    widths = [max((cells(line[column]) for line in lines), default=0) for column in range(3)]
+    epochs = _column(["" if view.epochs_text == UNKNOWN else view.epochs_text for view in shown])
+    metrics = _metrics(shown, width // METRIC_SHARE)
     words = max((MIDDLE_MIN if _has_bar(view) else cells(view.word) for view in shown), default=0)
-    fixed = 3 + widths[0] + widths[1] + widths[2] + 8
-    longest = max((cells(view.name) for view in shown), default=0)
-    name_width = min(longest, NAME_MAX, max(NAME_MIN, width - fixed - words))
+    words = min(words, WORDS_MIN)
+    names = max((cells(view.name) for view in shown), default=0)
+    for done in ("done ≈ ", "≈ "):
+        times = _column([_time(view, now, done) for view in shown], right=True)
+        fixed = 3 + sum(2 + cells(column[0]) for column in (epochs, metrics, times) if column) + 2 + 1
+        if fixed + min(names, NAME_MAX) + words <= width:
+            break
+    name_width = min(names, NAME_MAX, max(NAME_MIN, width - fixed - words))
+    middle = width - fixed - name_width
+    if middle < words and times:
+        middle, times = middle + 2 + cells(times[0]), []
+    if middle < MIDDLE_MIN and metrics:
+        middle, metrics = middle + 2 + cells(metrics[0]), []
+    middle = max(0, min(middle, MIDDLE_MAX))
     rows = []
-    for index, (view, (epoch, metric, right)) in enumerate(zip(shown, lines, strict=True), first):
-        middle = width - fixed - name_width
-        right_width = widths[2]
-        if middle < MIDDLE_MIN:
-            middle, right_width = middle + right_width + 2, 0
-        middle = max(0, min(middle, MIDDLE_MAX))
+    for index, view in enumerate(shown):
         role = Role.NEEDS if view.needs_you else (_STATE_ROLES[view.status] if view.status else Role.NEEDS)
-        at = index == cursor
+        at = first + index == cursor
         spans: list[Span] = [
-            ((">" if ascii else "▸") if at else " ", Role.CURSOR),
-            (view.glyph[ascii] + " ", role),
-            (fit(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
-            (fit(epoch, widths[0]) + "  ", Role.TEXT),
-            *_middle(view, middle, role, ascii),
-            ("  " + fit(metric, widths[1]), Role.TEXT),
+            ("▸" if at else " ", Role.CURSOR),
+            (view.glyph + " ", role),
+            (_fit_name(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
         ]
-        if right_width:
-            spans.append(("  " + fit(right, right_width, right=True), Role.DIM))
-        rows.append(clip(spans, width))
+        if epochs:
+            spans.append((epochs[index] + "  ", Role.TEXT))
+        spans += _middle(view, middle, role)
+        if metrics:
+            spans.append(("  " + metrics[index], Role.TEXT))
+        if times:
+            spans.append(("  " + times[index], Role.DIM))
+        rows.append(clip(spans, width, ascii))
     return tuple(rows)
 
 
@@ -130,7 +147,7 @@ def curves(
     legend: list[Span] = [(fit(heading, room), Role.TITLE)]
     for index, curve in enumerate(view.curves):
         line = CURVE_GLYPHS[index % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
-        legend += [(f"{line} ", CURVE_ROLES[index % 8]), (f"{curve.label}   ", Role.TEXT)]
+        legend += [(f"  {line} ", CURVE_ROLES[index % 8]), (f"{curve.label} ", Role.TEXT)]
     rate_rows = 1 if known and height > 8 else 0
     limits = x_limits(view.first, view.last, view.planned)
     body = chart(
@@ -142,69 +159,70 @@ def curves(
         ascii=ascii,
         marks=view.marks,
     )
-    rows = [clip(legend, width), *body]
+    rows = [clip(legend, width, ascii), *body]
     if rate_rows:
         rows.append(_rate_row(view, width, limits, ascii))
     return tuple(rows[:height])
 
 
 def alert_rows(
-    lines: Sequence[tuple[Severity, str]], width: int, height: int, *, ascii: bool = False
+    lines: Sequence[tuple[Severity, str]], width: int, height: int, *, key: str = "", ascii: bool = False
 ) -> tuple[Row, ...]:
-    """The newest alerts, one a row; what does not fit is counted in the last."""
+    """The first alerts, one a row; what does not fit is counted in the last, with the `key` that shows it."""
     shown = lines if len(lines) <= height else lines[: max(0, height - 1)]
     rows = []
     for severity, text in shown:
-        glyph, ascii_glyph, role = _SEVERITY[severity]
-        rows.append(clip([(f" {ascii_glyph if ascii else glyph} ", role), (text, Role.TEXT)], width))
+        glyph, role = _SEVERITY[severity]
+        rows.append(clip([(f" {glyph} ", role), (text, Role.TEXT)], width, ascii))
     if len(shown) < len(lines) and height > 0:
-        rows.append(clip([(f" {'-' if ascii else '·'} {len(lines) - len(shown)} more (e)", Role.DIM)], width))
+        more = f" · {len(lines) - len(shown)} more{f' ({key})' if key else ''}"
+        rows.append(clip([(more, Role.DIM)], width, ascii))
     return tuple(rows)
 
 
 def facts(view: FactsView, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
     """The metrics in numbers, then what the record says about the run."""
     rows: list[Row] = []
-    star = "*" if ascii else "★"
-    name_width = max(8, width - 24)
+    at = [f" ★{best[1]}" if best else "" for _, _, best in view.metrics]
+    name_width = max(8, width - 20 - max(map(len, at), default=0))
     if view.metrics:
-        rows.append(clip([(fit("", name_width) + f"{'last':>9}  {'best':>9}", Role.DIM)], width))
-    for name, last, best in view.metrics:
-        at = "" if best is None else f"{short(best[0]):>9} {star}{best[1]}"
-        rows.append(
-            clip([(fit(name, name_width), Role.LABEL), (f"{short(last):>9}  {at}", Role.TEXT)], width)
-        )
-    room = height - len(view.info) - 1
-    if len(rows) > max(room, 1):
-        hidden = len(rows) - max(room, 1) + 1
-        rows = [*rows[: max(room, 1) - 1], clip([(f"{hidden} more (m)", Role.DIM)], width)]
-    if view.info:
+        rows.append(clip([(fit("", name_width) + f"{'last':>9}  {'best':>9}", Role.DIM)], width, ascii))
+    for (name, last, best), epoch in zip(view.metrics, at, strict=True):
+        numbers = f"{short(last):>9}  {short(best[0]) if best else '':>9}{epoch}"
+        rows.append(clip([(fit(name, name_width), Role.LABEL), (numbers, Role.TEXT)], width, ascii))
+    room = max(2, height - len(view.info) - 1) if view.info else height
+    if len(rows) > room:
+        more = f"{len(rows) - room + 1} more (m)"
+        rows = [*rows[: room - 1], clip([(more, Role.DIM)], width, ascii)]
+    if view.info and rows:
         rows.append(clip([], width))
     for label, value in view.info:
-        rows.append(clip([(fit(label, 11), Role.DIM), (value, Role.TEXT)], width))
+        rows.append(clip([(fit(label, 11), Role.DIM), (value, Role.TEXT)], width, ascii))
     return tuple(rows[:height])
 
 
 def rule(width: int, *, ascii: bool = False) -> Row:
     """A line between panels."""
-    return ((("-" if ascii else "─") * width, Role.AXIS),)
+    return clip([("─" * width, Role.AXIS)], width, ascii)
 
 
-def empty_rows(title: str, width: int, height: int) -> tuple[Row, ...]:
+def empty_rows(title: str, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
     """What an empty folder shows: the lines to add to the training script."""
     lines = [
-        "No training logs here yet: they will appear by themselves.",
-        "",
-        "In the training script:",
-        "    from cbmon.callbacks import Monitor",
-        f"    model.fit(..., callbacks=[Monitor({title!r})])",
-        "",
-        "Or with Keras alone:",
-        f"    keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})",
+        ("No training logs here yet: they will appear by themselves.", Role.TITLE),
+        ("", Role.TEXT),
+        ("In the training script:", Role.DIM),
+        ("    from cbmon.callbacks import Monitor", Role.TEXT),
+        (f"    model.fit(..., callbacks=[Monitor({title!r})])", Role.TEXT),
+        ("", Role.TEXT),
+        ("Or with Keras alone:", Role.DIM),
+        (f"    keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})", Role.TEXT),
     ]
-    above = max(0, (height - len(lines)) // 2)
-    texts = [""] * above + lines
-    return tuple(clip([("  " + text, Role.TEXT)], width) for text in (texts + [""] * height)[:height])
+    above = [("", Role.TEXT)] * ((height - len(lines)) // 2)
+    below = [("", Role.TEXT)] * height
+    return tuple(
+        clip([("  " + text, role)], width, ascii) for text, role in [*above, *lines, *below][: max(0, height)]
+    )
 
 
 def frame(
@@ -217,22 +235,29 @@ def frame(
     now: float | None,
     *,
     cursor: int = 0,
+    folder: str | None = None,
     ascii: bool = False,
 ) -> tuple[Row, ...]:
-    """One whole screen, as `watch --once` prints it: exactly `height` rows."""
-    rows: list[Row] = [head(views, title, width, now)]
-    if not views or chart_of is None:
-        rows += empty_rows(title, width, height - 1)
-        return tuple(rows[:height])
-    rows += runs(views, width, max(1, min(len(views), height // RUNS_SHARE)), now, cursor=cursor, ascii=ascii)
-    rows.append(rule(width, ascii=ascii))
+    """One whole screen, as `watch --once` prints it: exactly `height` rows.
+
+    `folder` is where a script should log to, told if there is no run; None: the title.
+    """
+    rows: list[Row] = [head(views, title, width, now, ascii=ascii)]
+    if views:
+        listed = max(1, min(len(views), height // RUNS_SHARE))
+        rows += runs(views, width, listed, now, cursor=cursor, ascii=ascii)
+        rows.append(rule(width, ascii=ascii))
     below = alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii)
-    rows += curves(chart_of, views[cursor].name, width, max(0, height - len(rows) - len(below)), ascii=ascii)
+    room = max(0, height - len(rows) - len(below))
+    if views and chart_of:
+        rows += curves(chart_of, views[cursor].name, width, room, ascii=ascii)
+    else:
+        rows += empty_rows(folder or title, width, room, ascii=ascii)
     return tuple([*rows, *below][:height])
 
 
-def clip(spans: Sequence[Span], width: int) -> Row:
-    """Spans as a row of exactly `width` columns: cut at the right or padded."""
+def clip(spans: Sequence[Span], width: int, ascii: bool = False) -> Row:
+    """Spans as a row of exactly `width` columns: cut at the right or padded. All rows but a chart's end here."""
     row: list[Span] = []
     room = width
     for text, role in spans:
@@ -241,7 +266,7 @@ def clip(spans: Sequence[Span], width: int) -> Row:
         if cells(text) > room:
             text = fit(text, room)
         room -= cells(text)
-        row.append((text, role))
+        row.append((ascii_only(text) if ascii else text, role))
     if room > 0:
         row.append((" " * room, Role.TEXT))
     return tuple(row)
@@ -252,28 +277,51 @@ def text(rows: Sequence[Row]) -> str:
     return "\n".join("".join(part for part, _ in row).rstrip() for row in rows)
 
 
-def _run_cells(view: RunView, now: float | None, ascii: bool) -> tuple[str, str, str]:
-    """Epochs; metric with its best; when it will be done or was last heard."""
-    metric = ""
-    if view.metric is not None:
-        star = "*" if ascii else "★"
-        best = short(view.last) if view.best is None else f"{short(view.best)} {star}{view.best_epoch}"
-        metric = f"{view.metric} {best}"
+def _column(texts: Sequence[str], *, right: bool = False) -> list[str]:
+    """The texts in one width; none if all are empty."""
+    width = max(map(cells, texts), default=0)
+    return [fit(text, width, right=right) for text in texts] if width else []
+
+
+def _metrics(views: Sequence[RunView], name_max: int) -> list[str]:
+    """Metric, best value (the last, where no direction is known) and its epoch, in columns."""
+    names = [fit(view.metric or "", min(name_max, cells(view.metric or ""))) for view in views]
+    values = [
+        "" if view.metric is None else short(view.last if view.best is None else view.best) for view in views
+    ]
+    epochs = ["" if view.best_epoch is None else f" ★{view.best_epoch}" for view in views]
+    columns = (_column(names), _column([f" {value}" for value in values], right=True), _column(epochs))
+    return ["".join(parts) for parts in zip(*filter(None, columns), strict=True)] if any(names) else []
+
+
+def _time(view: RunView, now: float | None, done: str) -> str:
+    """When it will be done, or was last heard."""
     if view.done_at is not None:
-        right = f"done {'~' if ascii else '≈'} {clock(view.done_at, now)}"
-    else:
-        right = clock(view.since, now) if view.since is not None else ""
-    return ("" if view.epochs_text == UNKNOWN else view.epochs_text, metric, right)
+        return done + clock(view.done_at, now)
+    return "" if view.since is None else clock(view.since, now)
+
+
+def _fit_name(name: str, width: int) -> str:
+    """A name cut in its middle: names of one experiment differ at the end."""
+    if cells(name) <= width:
+        return fit(name, width)
+    start = fit(name, width // 3).rstrip()
+    end = ""
+    for char in reversed(name):
+        if cells(start + char + end) > width:
+            break
+        end = char + end
+    return fit(start + end, width)
 
 
 def _has_bar(view: RunView) -> bool:
     return view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you and bool(view.planned)
 
 
-def _middle(view: RunView, width: int, role: Role, ascii: bool) -> list[Span]:
+def _middle(view: RunView, width: int, role: Role) -> list[Span]:
     """A bar where it runs by a plan, else the state in words."""
     if _has_bar(view) and view.planned:
-        return [(sparkbar((view.epoch or 0) / view.planned, width, ascii), Role.BAR)]
+        return [(sparkbar((view.epoch or 0) / view.planned, width), Role.BAR)]
     return [(fit(view.word, width), role)]
 
 
@@ -285,5 +333,5 @@ def _rate_row(view: ChartView, width: int, limits: tuple[float, float], ascii: b
     """The learning rate in one row, its epochs below those of the chart."""
     plot = max(0, width - GUTTER)
     reached = (view.last - limits[0]) / max(1.0, limits[1] - limits[0])
-    strip = lr_strip(view.rates, min(plot, 1 + round(reached * (plot - 1))), ascii)
-    return clip([(fit(" lr", GUTTER), Role.LABEL), (strip, Role.LR)], width)
+    strip = lr_strip(view.rates, min(plot, 1 + round(reached * (plot - 1))))
+    return clip([(fit(" lr", GUTTER), Role.LABEL), (strip, Role.LR)], width, ascii)

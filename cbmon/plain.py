@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cbmon.rules import Alert, Severity, alerts
+from cbmon.rules import Alert, Severity, Status, alerts
 from cbmon.run import Run, fold
-from cbmon.sources import Follower, Log
-from cbmon.views import alert_sentence, epoch_sentence, needs_you_line, run_view
+from cbmon.sources import Follower, Log, Skipped
+from cbmon.views import (
+    RunView,
+    alert_sentence,
+    epoch_sentence,
+    needs_you_line,
+    run_view,
+    state_sentence,
+    unreadable_view,
+)
+
+_LIVE = (Status.RUNNING, Status.GROWING, Status.EMPTY)
+"""States that go without saying where a run's epochs are told."""
 
 
 class Narrator:
@@ -20,28 +31,48 @@ class Narrator:
     def __init__(self, say: Callable[[str], None], planned: int | None = None) -> None:
         self._say = say
         self._planned = planned
-        self._runs: dict[Path, Run] = {}
         self._told: dict[Path, set[Alert]] = {}
-        self._states: dict[Path, tuple[str, int | None, int]] = {}
+        self._seen: dict[Path, RunView] = {}
+        self._refused: dict[Path, Skipped] = {}
 
     def take(self, log: Log, run: Run, now: float) -> None:
         """A run took events: say what is new about it."""
-        view = run_view(log, run, self._planned)
-        known = self._states.get(log.path)
-        state = (view.word, view.epoch, view.attempts)
-        if state != known:
-            self._states[log.path] = state
-            if known is None or state[1:] != known[1:]:
-                self._say(epoch_sentence(view, run, now))
-            if state[0] != (known or ("",))[0] and not view.needs_you:
-                self._say(f"{epoch_sentence(view, run, now).split(' epoch ')[0]} {view.word}")
-        found = set(alerts(run))
-        new = found - self._told.get(log.path, set())
-        self._told[log.path] = found
-        for alert in alerts(run):
+        view, before = run_view(log, run, self._planned), self._seen.get(log.path)
+        self._seen[log.path] = view
+        reached = None if before is None else (before.epoch, before.attempts)
+        has_epoch = view.epoch is not None and (view.epoch, view.attempts) != reached
+        if has_epoch:
+            self._say(epoch_sentence(view, run, now))
+        new = self._tell_alerts(log.path, run, view, now, is_first=before is None)
+        if log.trouble:
+            is_news = before is None or before.word != view.word
+        elif view.needs_you or view.status is None or view.status.value in new:
+            is_news = False  # an alert says it
+        elif view.status in _LIVE and (before is None or has_epoch):
+            is_news = False
+        else:
+            is_news = before is None or before.status is not view.status
+        if is_news:
+            self._say(state_sentence(view, now))
+
+    def _tell_alerts(self, path: Path, run: Run, view: RunView, now: float, *, is_first: bool) -> set[str]:
+        """Say the new alerts; gives the kinds of those said."""
+        told, found = self._told.get(path, set()), alerts(run)
+        self._told[path] = set(found)
+        kinds = set()
+        for alert in found:
             is_current = alert.attempt == len(run.attempts) and alert.severity is Severity.ERROR
-            if alert in new and (known is not None or is_current):
+            if alert not in told and (is_current or not is_first):
                 self._say(alert_sentence(view, alert, now))
+                kinds.add(alert.kind)
+        return kinds
+
+    def refuse(self, skipped: list[Skipped], now: float) -> None:
+        """Say once which files look like logs and cannot be read."""
+        for skip in skipped:
+            if skip.looks_like_log and self._refused.get(skip.path) != skip:
+                self._refused[skip.path] = skip
+                self._say(state_sentence(unreadable_view(skip), now))
 
 
 def follow(
@@ -61,9 +92,11 @@ def follow(
             touched[log.path] = log
         for path, log in touched.items():
             narrator.take(log, runs[path], now())
+        narrator.refuse(follower.skipped, now())
         if first:
             first = False
             views = [run_view(log, runs[path], planned) for path, log in follower.logs.items()]
+            views += [unreadable_view(skip) for skip in follower.skipped if skip.looks_like_log]
             say(f"watching {needs_you_line(views)}")
             follower.start()
             if follower.trouble:

@@ -6,6 +6,7 @@ Epochs are 0-based in the JSON documents and 1-based in everything people read.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,7 @@ from cbmon.rules import Alert, Severity, Status, alerts, is_schedule, last_sign,
 from cbmon.run import Attempt, Run
 from cbmon.series import Direction, base_name, direction, is_loss, is_validation
 from cbmon.sources import Log, Skipped
-from cbmon.units import UNKNOWN, clock, display_epoch, plural, printable, short, short_lr
+from cbmon.units import UNKNOWN, cells, clock, display_epoch, fit, plural, printable, short, short_lr
 
 JSON_VERSION = 1
 PACE_EPOCHS = 10
@@ -27,18 +28,23 @@ DECADES = 1e5
 """Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
 
 GLYPHS = {
-    Status.RUNNING: ("●", "*"),
-    Status.GROWING: ("◐", "~"),
-    Status.QUIET: ("◌", "."),
-    Status.FINISHED: ("✓", "+"),
-    Status.STOPPED: ("■", "#"),
-    Status.INTERRUPTED: ("⏸", "="),
-    Status.FAILED: ("✗", "!"),
-    Status.CRASHED: ("✗", "!"),
-    Status.EMPTY: ("◌", "."),
+    Status.RUNNING: "●",
+    Status.GROWING: "◐",
+    Status.QUIET: "◌",
+    Status.FINISHED: "✓",
+    Status.STOPPED: "■",
+    Status.INTERRUPTED: "⏸",
+    Status.FAILED: "✗",
+    Status.CRASHED: "✗",
+    Status.EMPTY: "◌",
 }
-"""Glyph and ASCII glyph of each state (SCREENS)."""
-NEEDS_YOU = ("✗", "!")
+"""Glyph of each state; the word beside it says the same."""
+NEEDS_YOU = "✗"
+
+_ASCII = {ord(kind.glyph): kind.ascii_glyph for kind in MarkKind} | str.maketrans(
+    "●◐✓⏸▸▲·≈…→–━╸─▁▔╲╱", "*~+=>^-~~>-=>-_^\\/"
+)
+"""One column each, for the glyphs that we write ourselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,7 @@ class RunView:
     name: str
     status: Status | None
     """None: the file cannot be read."""
-    glyph: tuple[str, str]
+    glyph: str
     word: str
     """The state in words, such as "stopped by EarlyStopping"."""
     needs_you: bool
@@ -133,7 +139,7 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         best_epoch=None if best is None else display_epoch(attempt.epochs[best]),
         rate=attempt.rate.last(),
         since=last_sign(run),
-        done_at=_done_at(attempt, planned) if is_live else None,
+        done_at=_done_at(run, planned) if is_live else None,
         attempts=len(run.attempts),
     )
 
@@ -244,9 +250,11 @@ def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartVie
 def alert_lines(run: Run) -> list[tuple[Severity, str]]:
     """The run's alerts as text, errors first and then the newest; then what was left out of the log."""
     several = len(run.attempts) > 1
+    newest = alerts(run)
+    newest.reverse()
     found = [
         (alert.severity, f"{alert.message}{f' (attempt {alert.attempt})' if several else ''}")
-        for alert in sorted(reversed(alerts(run)), key=lambda alert: alert.severity is not Severity.ERROR)
+        for alert in sorted(newest, key=lambda alert: alert.severity is not Severity.ERROR)
     ]
     return found + [(Severity.WARNING, text) for text in warning_lines(run)]
 
@@ -255,6 +263,23 @@ def warning_lines(run: Run) -> list[str]:
     """What was left out of the log, in order."""
     more = [f"and {plural(run.warnings_dropped, 'more warning')}"] if run.warnings_dropped else []
     return [printable(str(warning)) for warning in run.warnings] + more
+
+
+def ascii_only(text: str) -> str:
+    """The text for a terminal without UTF-8, in as many columns: the one place where our glyphs get stand-ins.
+
+    Foreign letters lose their accents, what has no letter is "?".
+    """
+    if text.isascii():
+        return text
+    return "".join(
+        char if char.isascii() else _plain_letter(char) * cells(char) for char in text.translate(_ASCII)
+    )
+
+
+def _plain_letter(char: str) -> str:
+    letter = unicodedata.normalize("NFKD", char)[0]
+    return letter if letter.isascii() and letter.isprintable() else "?"
 
 
 def needs_you_line(views: Sequence[RunView], *, names: bool = True) -> str:
@@ -284,6 +309,11 @@ def epoch_sentence(view: RunView, run: Run, now: float | None) -> str:
     return " ".join(parts)
 
 
+def state_sentence(view: RunView, now: float | None) -> str:
+    """A run's state in one line: `01:12 run2 finished`."""
+    return f"{clock(view.since, now)} {view.name} {'ERROR ' if view.needs_you else ''}{view.word}"
+
+
 def alert_sentence(view: RunView, alert: Alert, now: float | None) -> str:
     """An alert in one line: `02:47 run3 ERROR NaN loss at epoch 21`."""
     word = "" if alert.severity is Severity.INFO else f"{alert.severity.value.upper()} "
@@ -296,18 +326,17 @@ def show_table(
     """The table of `cbmon show`, as lines."""
     shared = {view.metric for view in views if view.metric}
     heading = f"{shared.pop()} best" if len(shared) == 1 else "best"
-    star = "*" if ascii else "★"
     rows = [("run", "state", "epoch", heading, "last", "lr", "since")]
     for view in views:
-        best = UNKNOWN if view.best is None else f"{short(view.best)} {star}{view.best_epoch}"
+        best = UNKNOWN if view.best is None else f"{short(view.best)} ★{view.best_epoch}"
         if heading == "best" and view.metric:
             best = f"{view.metric} {best}"
-        cells = (view.epochs_text, best, short(view.last), short_lr(view.rate), clock(view.since, now))
-        rows.append((view.name, f"{view.glyph[ascii]} {view.word}", *cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        numbers = (view.epochs_text, best, short(view.last), short_lr(view.rate), clock(view.since, now))
+        rows.append((view.name, f"{view.glyph} {view.word}", *numbers))
+    widths = [max(cells(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            fit(cell, width, right=column >= 2)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -315,8 +344,9 @@ def show_table(
     hidden = sum(not skip.looks_like_log for skip in skipped)
     lines.append(needs_you_line(views) + ".")
     if hidden:
-        lines[-1] += f" {plural(hidden, 'file')} here are no training logs (--skipped lists them)."
-    return [line.replace(UNKNOWN, "-") if ascii else line for line in lines]
+        are, it = ("is no training log", "it") if hidden == 1 else ("are no training logs", "them")
+        lines[-1] += f" {plural(hidden, 'file')} here {are} (--skipped lists {it})."
+    return [ascii_only(line) if ascii else line for line in lines]
 
 
 def show_json(runs: Iterable[tuple[Log, Run]], skipped: Iterable[Skipped]) -> dict[str, Any]:
@@ -403,13 +433,15 @@ def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
             return str(state.value)
 
 
-def _done_at(attempt: Attempt, planned: int | None) -> float | None:
-    """When the plan will be done at the median pace of the latest epochs; None where that is unknown."""
+def _done_at(run: Run, planned: int | None) -> float | None:
+    """When the plan will be done at the median pace of the latest epochs; None where that is unknown or past."""
+    attempt = run.current
     times = [time for time in list(attempt.times)[-PACE_EPOCHS - 1 :] if time is not None]
     if planned is None or len(times) < 2:
         return None
     pace = median(later - earlier for earlier, later in pairwise(times))
-    return times[-1] + pace * max(0, planned - display_epoch(attempt.epochs[-1]))
+    done = times[-1] + pace * max(0, planned - display_epoch(attempt.epochs[-1]))
+    return None if run.seen and run.seen.time is not None and run.seen.time > done else done
 
 
 def _spans_decades(values: Iterable[float | None]) -> bool:

@@ -48,7 +48,7 @@ def digits() -> tuple[Any, Any, Any, Any]:
 
 
 def network(optimizer: Any, *, units: int = 32, dropout: float = 0.0, loss: Any = None) -> Any:
-    """One hidden layer, seeded; without a loss of its own with Keras' cross entropy, which guards against log(0)."""
+    """One hidden layer, seeded; the default loss is Keras' cross entropy, which guards against log(0)."""
     import keras
     import tensorflow as tf
 

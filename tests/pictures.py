@@ -22,9 +22,8 @@ from cbmon.tui.app import WatchApp
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_logs"
 PICTURES = ROOT / "docs" / "pictures"
-CLOCK = 60 + max(
-    float(found) for path in SAMPLES.glob("*/*.jsonl") for found in re.findall(r'"time":([0-9.]+)', path.read_text())
-)
+_RECORDS = "".join(path.read_text() for path in SAMPLES.glob("*/*.jsonl"))
+CLOCK = 60 + max(map(float, re.findall(r'"time":([0-9.]+)', _RECORDS)))
 """The frozen time of every picture: a minute after the last sample was made, so that their own times fit."""
 SMALL, LARGE = (80, 24), (160, 45)
 
@@ -41,7 +40,7 @@ class Picture:
 PICTURES_OF = {
     "watch-80x24": Picture(("early-stop", "healthy", "nan", "overfitting"), SMALL),
     "watch-160x45": Picture(
-        ("early-stop", "healthy", "killed", "nan", "overfitting", "plateau", "resumed"), LARGE
+        ("plateau", "overfitting", "early-stop", "healthy", "killed", "nan", "resumed"), LARGE
     ),
     "nan": Picture(("nan", "healthy"), SMALL),
     "learning-rate": Picture(("plateau",), SMALL),

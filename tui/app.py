@@ -62,15 +62,18 @@ class WatchApp(App[None]):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key.keys, key.action, key.description, show=False, priority=key.action == "quit")
+        Binding(name, key.action, key.description, show=False, priority=name == "ctrl+c")
         for key in KEYS
+        for name in key.keys.split(",")
     ]
 
     def __init__(self, follower: Follower, *, planned: int | None = None, is_ascii: bool = False) -> None:
-        super().__init__()
+        # Without an ANSI theme from the start, Textual answers NO_COLOR with shades of grey: black on black, here.
+        has_color = not os.environ.get("NO_COLOR")
+        super().__init__(ansi_color=None if has_color else True)
+        if not has_color:
+            self.theme = "ansi-dark"
         self.animation_level = "none"
-        if os.environ.get("NO_COLOR"):
-            self.theme = "ansi-dark"  # the terminal's own palette: a grey theme would still send colours
         self._follower = follower
         self._title = " ".join(map(printable, follower.paths))
         self._planned = planned
@@ -80,6 +83,10 @@ class WatchApp(App[None]):
         self._views: dict[Path, RunView] = {}
         """In the order shown: newest first, as they were first seen."""
         self._dirty: set[Path] = set()
+        self._is_chosen_anew = True
+        """Whether the user chose something else to see since the last drawing."""
+        self._alerts: list[tuple[Severity, str]] = []
+        """Of the run under the cursor, and what is wrong with the watching itself."""
         self._has_read = False
         self._cursor: Path | None = None
         self._group = 0
@@ -97,7 +104,7 @@ class WatchApp(App[None]):
         """The panels; each draws itself from this app's state."""
         yield Panel(self._draw_head, id="head")
         yield Panel(self._draw_runs, id="runs")
-        yield Panel(lambda width, height: [frame.rule(width, ascii=self._is_ascii)], id="rule")
+        yield Panel(self._draw_rule, id="rule")
         with Container(id="middle"):
             yield Panel(self._draw_chart, id="chart")
             yield Panel(self._draw_facts, id="facts")
@@ -105,8 +112,12 @@ class WatchApp(App[None]):
         yield Panel(self._draw_footer, id="footer")
 
     def on_mount(self) -> None:
-        """Start reading, in a thread that ends with the process."""
+        """Start reading, in a thread that ends with the screen."""
         Thread(target=self._follow, name="cbmon-follower", daemon=True).start()
+
+    def on_unmount(self) -> None:
+        """End the reading before the loop that it reports to."""
+        self._follower.stop()
 
     def _follow(self) -> None:
         """The worker thread: read, hand over, wait. The border where an error becomes something shown."""
@@ -115,14 +126,12 @@ class WatchApp(App[None]):
             is_first = True
             while not self._follower.is_stopped:
                 self._hand_over(changed)
-                if is_first:
+                if is_first and not self._follower.is_stopped:
                     self._follower.start()
                     is_first = False
                 changed = self._follower.wait()
         except Exception as error:  # noqa: BLE001  # the worker's border: shown, not swallowed
-            self.post_message(
-                ReadingFailed(f"reading stopped, restart cbmon: {type(error).__name__}: {error}")
-            )
+            self._tell(ReadingFailed(f"reading stopped, restart cbmon: {type(error).__name__}: {error}"))
 
     def _hand_over(self, changed: set[Path] | None) -> None:
         """Read what changed and post it; a long read in several parts, so that the screen keeps up."""
@@ -131,9 +140,14 @@ class WatchApp(App[None]):
         for batch in self._follower.read(changed):
             batches.append(batch)
             if monotonic() - handed_over > 1 / REDRAWS_PER_S:
-                self.post_message(EventsRead(batches))
+                self._tell(EventsRead(batches))
                 batches, handed_over = [], monotonic()
-        self.post_message(EventsRead(batches, is_all=True))
+        self._tell(EventsRead(batches, is_all=True))
+
+    def _tell(self, message: Message) -> None:
+        """Post from the worker, as long as there is a screen to tell."""
+        if not self._follower.is_stopped:
+            self.post_message(message)
 
     def on_reading_failed(self, message: ReadingFailed) -> None:
         """Show what ended the reading."""
@@ -163,26 +177,31 @@ class WatchApp(App[None]):
     def _draw(self) -> None:
         """Build the views of what changed and redraw the panels; only changed lines reach the terminal."""
         self._pending, self._drawn_at = None, monotonic()
+        is_stale = self._is_chosen_anew or self._shows_alerts or self._cursor in self._dirty
         fresh = {path: run_view(self._logs[path], self._runs[path], self._planned) for path in self._dirty}
         self._dirty.clear()
+        self._is_chosen_anew = False
         new = newest_first({path: view for path, view in fresh.items() if path not in self._views})
         self._views = new | self._views | {path: view for path, view in fresh.items() if path not in new}
         if self._cursor is None and self._views and self._has_read:
-            self._cursor = next(iter(self._views))
+            self._cursor, is_stale = next(iter(self._views)), True
+        if is_stale:
+            self._alerts = alert_lines(self._runs[self._cursor]) if self._cursor else []
         self._layout()
         for panel in self.query(Panel):
-            panel.redraw()
+            if is_stale or panel.id not in ("chart", "facts"):
+                panel.redraw()
         if self._has_read:
             self.first_read.set()
 
     def _layout(self) -> None:
         """Give the panels the rows they need; the chart has the rest."""
         height = self.size.height
-        self.query_one("#runs").styles.height = max(1, min(len(self._listed()), height // frame.RUNS_SHARE))
-        alerts = (
-            0 if self._shows_alerts else min(len(self._alert_lines()), max(1, height // frame.ALERTS_SHARE))
-        )
-        self.query_one("#alerts").styles.height = alerts
+        listed = len(self._listed())
+        self.query_one("#runs").styles.height = min(listed, max(1, height // frame.RUNS_SHARE))
+        self.query_one("#rule").styles.height = min(listed, 1)
+        alerts = 0 if self._shows_alerts else len(self._alert_lines())
+        self.query_one("#alerts").styles.height = min(alerts, max(1, height // frame.ALERTS_SHARE))
 
     # --- what the panels draw -----------------------------------------------------------------------------
 
@@ -196,14 +215,15 @@ class WatchApp(App[None]):
         return max((run.seen.time for run in self._runs.values() if run.seen and run.seen.time), default=None)
 
     def _alert_lines(self) -> list[tuple[Severity, str]]:
-        lines = alert_lines(self._runs[self._cursor]) if self._cursor else []
-        if self._failure:
-            lines = [(Severity.ERROR, printable(self._failure)), *lines]
-        trouble = self._follower.trouble
-        return [*lines, (Severity.WARNING, trouble)] if trouble else lines
+        failure = [(Severity.ERROR, printable(self._failure))] if self._failure else []
+        trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
+        return [*failure, *self._alerts, *trouble]
 
     def _draw_head(self, width: int, height: int) -> list[Row]:
-        return [frame.head(self._listed(), self._title, width, self._now())]
+        return [frame.head(self._listed(), self._title, width, self._now(), ascii=self._is_ascii)]
+
+    def _draw_rule(self, width: int, height: int) -> list[Row]:
+        return [frame.rule(width, ascii=self._is_ascii)]
 
     def _draw_runs(self, width: int, height: int) -> tuple[Row, ...]:
         cursor = list(self._views).index(self._cursor) if self._cursor else None
@@ -211,14 +231,15 @@ class WatchApp(App[None]):
 
     def _draw_chart(self, width: int, height: int) -> tuple[Row, ...]:
         if self._cursor is None:
-            return frame.empty_rows(self._title, width, height) if self._has_read else ()
-        if self._shows_alerts:
-            title: Row = frame.clip(
-                [(f" {self._views[self._cursor].name}  alerts and warnings", Role.TITLE)], width
-            )
-            return (title, *frame.alert_rows(self._alert_lines(), width, height - 1, ascii=self._is_ascii))
-        view = chart_view(self._runs[self._cursor], self._group, self._planned)
+            folder = printable(self._follower.paths[0])
+            return frame.empty_rows(folder, width, height, ascii=self._is_ascii) if self._has_read else ()
         name = self._views[self._cursor].name
+        if self._shows_alerts:
+            lines = self._alert_lines()
+            words = "alerts and warnings" if lines else "no alerts, no warnings"
+            title = frame.clip([(f" {name}  {words}", Role.TITLE)], width, self._is_ascii)
+            return (title, *frame.alert_rows(lines, width, height - 1, ascii=self._is_ascii))
+        view = chart_view(self._runs[self._cursor], self._group, self._planned)
         return frame.curves(view, name, width, height, log=self._is_log, ascii=self._is_ascii)
 
     def _draw_facts(self, width: int, height: int) -> tuple[Row, ...]:
@@ -227,7 +248,7 @@ class WatchApp(App[None]):
         return frame.facts(facts_view(self._runs[self._cursor]), width, height, ascii=self._is_ascii)
 
     def _draw_alerts(self, width: int, height: int) -> tuple[Row, ...]:
-        return frame.alert_rows(self._alert_lines(), width, height, ascii=self._is_ascii)
+        return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
         return [frame.clip([(" " + footer_text(ascii=self._is_ascii), Role.DIM)], width)]
@@ -237,7 +258,7 @@ class WatchApp(App[None]):
     def on_resize(self, event: Resize) -> None:
         """Facts beside the chart only where there is room."""
         self.set_class(event.size.width < WIDE, "narrow")
-        self._schedule()
+        self._choose_anew()
 
     def on_panel_picked(self, message: Panel.Picked) -> None:
         """A click on a run chooses it."""
@@ -258,19 +279,19 @@ class WatchApp(App[None]):
     def action_metric(self, by: int) -> None:
         """Show another metric."""
         self._group, self._is_log = self._group + by, None
-        self._schedule()
+        self._choose_anew()
 
     def action_log(self) -> None:
         """Logarithmic y axis, on and off."""
         if self._cursor:
             view = chart_view(self._runs[self._cursor], self._group, self._planned)
             self._is_log = not (view.spans_decades if self._is_log is None else self._is_log)
-        self._schedule()
+            self._choose_anew()
 
     def action_alerts(self) -> None:
         """All alerts in place of the chart, and back."""
         self._shows_alerts = not self._shows_alerts
-        self._schedule()
+        self._choose_anew()
 
     def action_redraw(self) -> None:
         """Send the whole screen again: something else wrote over it."""
@@ -281,5 +302,10 @@ class WatchApp(App[None]):
         self.push_screen(HelpScreen(is_ascii=self._is_ascii))
 
     def _choose(self, path: Path) -> None:
-        self._cursor, self._group, self._is_log = path, 0, None
+        if path != self._cursor:
+            self._cursor, self._group, self._is_log = path, 0, None
+            self._choose_anew()
+
+    def _choose_anew(self) -> None:
+        self._is_chosen_anew = True
         self._schedule()

@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from cbmon.chart import MarkKind
 from cbmon.tui.keys import help_lines
+from cbmon.views import ascii_only
 
 _MARKS = {
     MarkKind.LR: "learning rate changed",
@@ -27,9 +28,7 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One block of text."""
-        marks = [
-            f"{kind.ascii_glyph if self._is_ascii else kind.glyph:8} {text}" for kind, text in _MARKS.items()
-        ]
+        marks = [f"{kind.glyph:8} {text}" for kind, text in _MARKS.items()]
         lines = [
             *help_lines(ascii=self._is_ascii),
             "",
@@ -38,7 +37,8 @@ class HelpScreen(ModalScreen[None]):
             "",
             "Any key closes this. cbmon only reads: the training never waits.",
         ]
-        yield Static("\n".join(lines), markup=False)
+        text = "\n".join(lines)
+        yield Static(ascii_only(text) if self._is_ascii else text, markup=False)
 
     def on_key(self, event: Key) -> None:
         """Close."""

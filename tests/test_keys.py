@@ -1,0 +1,47 @@
+"""The keys stand in one table: bindings, footer and help agree with it."""
+
+from collections import Counter
+
+import pytest
+from textual.binding import Binding
+
+from cbmon.tui.app import WatchApp
+from cbmon.tui.keys import KEYS, footer_text, help_lines
+
+PRESSABLE = [name for key in KEYS for name in key.keys.split(",")]
+
+
+def test_no_key_does_two_things() -> None:
+    assert [name for name, times in Counter(PRESSABLE).items() if times > 1] == []
+
+
+def test_the_bindings_are_the_table() -> None:
+    bound = [(binding.key, binding.action) for binding in WatchApp.BINDINGS if isinstance(binding, Binding)]
+    assert bound == [(name, key.action) for key in KEYS for name in key.keys.split(",")]
+
+
+def test_every_action_exists() -> None:
+    for key in KEYS:
+        assert hasattr(WatchApp, f"action_{key.action.partition('(')[0]}"), key
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_footer_and_help_come_from_the_table(ascii: bool) -> None:
+    footer, lines = footer_text(ascii=ascii), help_lines(ascii=ascii)
+    assert [line.endswith(key.description) for line, key in zip(lines, KEYS, strict=True)] == [True] * len(
+        KEYS
+    )
+    hints = [key.ascii_hint if ascii and key.ascii_hint else key.hint for key in KEYS]
+    assert footer.split("   ") == [hint for hint in hints if hint]
+
+
+def test_what_the_footer_names_can_be_pressed() -> None:
+    for hint in footer_text(ascii=True).split("   "):
+        for name in hint.split()[:-1]:
+            assert name.replace("?", "question_mark") in PRESSABLE, hint
+
+
+def test_footer_and_help_fit_a_screen_of_80_by_24_and_are_ascii_where_asked() -> None:
+    assert len(footer_text(ascii=False)) <= 78
+    assert max(map(len, help_lines(ascii=False))) <= 70
+    assert all(text.isascii() for text in [footer_text(ascii=True), *help_lines(ascii=True)])

@@ -1,0 +1,43 @@
+"""Two whole screens as SVG, compared to the byte: what no row-by-row test would notice.
+
+After a wanted change look at the report that pytest names, and then:
+`.venv/bin/python -m pytest tests/test_snapshots.py --snapshot-update`
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from cbmon.sources import Follower
+from cbmon.tui.app import WatchApp
+from tests.pictures import CLOCK, PICTURES_OF, lay_out
+
+
+@pytest.fixture(autouse=True)
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("name", ["watch-80x24", "watch-160x45"])
+def test_the_screen_looks_as_it_did(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snap_compare: object
+) -> None:
+    lay_out(PICTURES_OF[name], tmp_path / "logs", CLOCK)
+    monkeypatch.chdir(tmp_path)
+
+    async def ready(pilot: Pilot[None]) -> None:
+        assert isinstance(pilot.app, WatchApp)
+        await pilot.app.first_read.wait()
+        await pilot.pause()
+
+    app = WatchApp(Follower(["logs"], poll=True, now=lambda: CLOCK))
+    assert callable(snap_compare)
+    assert snap_compare(app, terminal_size=PICTURES_OF[name].size, run_before=ready)
