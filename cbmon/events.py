@@ -9,9 +9,11 @@ Epoch numbers are 0-based, as in Keras hooks and CSVLogger; times are Unix secon
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, TypeGuard, get_args
 
 import msgspec
 
@@ -22,6 +24,7 @@ EPOCH_MAX = 2**53
 """Largest epoch number taken: beyond it a float could not hold the number and JSON readers would round it."""
 
 Epoch: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
 Values: TypeAlias = Sequence[float | None]
 """One column of a batch: `None` = absent (NA), NaN and ±inf are values. An `array('d')` has no absent ones."""
 
@@ -49,9 +52,9 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started", omit_defa
 
     version: int = RECORD_VERSION
     run_id: str
-    epochs: int | None = None
+    epochs: Count | None = None
     """Planned epochs (the `epochs=` of `fit`), None if unknown."""
-    steps: int | None = None
+    steps: Count | None = None
     """Steps per epoch, None where Keras does not know."""
     keras: str | None = None
     """Keras version, such as "3.15.1"."""
@@ -89,9 +92,9 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
     """A sampled look into a running epoch."""
 
     epoch: Epoch
-    step: int
+    step: Count
     """Steps done in this epoch."""
-    steps: int | None = None
+    steps: Count | None = None
     metrics: dict[str, float | None] = {}
     """Running means since the epoch began, as Keras keeps them."""
 
@@ -115,7 +118,7 @@ class NonFinite(_Event, frozen=True, kw_only=True, tag="non_finite"):
     """A metric became NaN or infinite within an epoch, before its end."""
 
     epoch: Epoch
-    step: int | None = None
+    step: Count | None = None
     metric: str
 
 
@@ -199,7 +202,7 @@ def encode_line(event: RecordedEvent) -> bytes:
     Non-finite numbers become "nan", "inf", "-inf" (msgspec alone would write `null`, which means absent), and
     a lone surrogate is escaped: what cannot be encoded costs its own value, never the line.
     """
-    return _encoder.encode(_plain(msgspec.to_builtins(event))) + b"\n"
+    return _encoder.encode(_plain(msgspec.to_builtins(event, enc_hook=list))) + b"\n"
 
 
 def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malformed:
@@ -212,11 +215,13 @@ def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malfo
     try:
         try:
             return _decoder.decode(line)
-        except msgspec.ValidationError:
-            return msgspec.convert(
-                _without_odd_values(msgspec.json.decode(line)), RecordedEvent, strict=False
+        except msgspec.DecodeError:
+            # The standard library reads what other writers write: NaN, 1e400, a lone surrogate.
+            event: RecordedEvent = msgspec.convert(
+                _without_odd_values(json.loads(line)), RecordedEvent, strict=False
             )
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError) as error:
+            return event
+    except (ValueError, RecursionError) as error:
         return Malformed(line=number, reason=f"no event of a cbmon record ({error})")
 
 
@@ -242,15 +247,25 @@ def _without_odd_values(raw: Any) -> Any:
         isinstance(raw, dict) and raw.get("event") == "epochs_ended" and isinstance(raw.get("metrics"), dict)
     ):
         return raw
-    metrics, odd = {}, []
-    for name, column in raw["metrics"].items():
-        if isinstance(column, list):
-            metrics[name] = [value if is_number(value) else None for value in column]
-            if any(value is not None and not is_number(value) for value in column):
-                odd.append(name)
-    return raw | {"metrics": metrics, "not_numbers": odd}
+    columns = {name: column for name, column in raw["metrics"].items() if isinstance(column, list)}
+    rate = raw.get("learning_rate")
+    return raw | {
+        "metrics": {name: _numbers(column) for name, column in columns.items()},
+        "learning_rate": _numbers(rate) if isinstance(rate, list) else None,
+        "not_numbers": [name for name, column in columns.items() if not all(map(_is_value, column))],
+    }
 
 
-def is_number(value: object) -> bool:
+def _numbers(column: list[Any]) -> list[Any]:
+    return [value if is_number(value) else None for value in column]
+
+
+def _is_value(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+def is_number(value: object) -> TypeGuard[float | str]:
     """Whether a JSON value is a metric value: a number, or one of the words for a non-finite one."""
-    return (isinstance(value, int | float) and not isinstance(value, bool)) or value in ("nan", "inf", "-inf")
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float) or value in ("nan", "inf", "-inf")

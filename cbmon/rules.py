@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain, compress, count
+from operator import ne
 
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, is_loss
@@ -149,14 +151,18 @@ def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
 
 def rate_changes(attempt: Attempt) -> list[tuple[int, float, float]]:
     """Where the recorded learning rate became another one: (row, old, new)."""
-    if attempt.learning_rate is None:
+    column = attempt.learning_rate
+    if column is None:
         return []
     changes: list[tuple[int, float, float]] = []
     old: float | None = None
-    for row, new in enumerate(attempt.learning_rate):
+    differing = compress(count(1), map(ne, column.values[1:], column.values))  # most of a million rows do not
+    for row in chain([0], differing):
+        new = column[row]
         if new is None:
             continue
-        if old is not None and not math.isclose(old, new, rel_tol=RATE_STEPS_SHOWN):
+        is_nan_still = old is not None and math.isnan(old) and math.isnan(new)
+        if old is not None and not is_nan_still and not math.isclose(old, new, rel_tol=RATE_STEPS_SHOWN):
             changes.append((row, old, new))
         old = new
     return changes
@@ -169,8 +175,11 @@ def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:
 
 def _diverged(column: Column) -> int | None:
     """The first row of a loss beyond all its scale, if the loss has not come back since."""
-    sizes = [(abs(value), row) for row, value in enumerate(column) if value]
-    if not sizes:
+    first, last = (
+        next((abs(value) for value in values if value and not math.isnan(value)), 0.0)
+        for values in (column.values, reversed(column.values))
+    )
+    limit = DIVERGED_FACTOR * first
+    if last <= limit:
         return None
-    limit = DIVERGED_FACTOR * sizes[0][0]
-    return next((row for size, row in sizes if size > limit), None) if sizes[-1][0] > limit else None
+    return next(row for row, value in enumerate(column.values) if abs(value) > limit)

@@ -162,7 +162,7 @@ def fold(run: Run, event: Event) -> None:
         case Malformed():
             run.warn(event.reason, event.line)
         case RunStarted():
-            if run.current.started or run.current.epochs:
+            if run.current != Attempt():
                 run.attempts.append(Attempt())
             run.current.started = event
             run.progress = None
@@ -188,7 +188,7 @@ def _fold_epochs(run: Run, batch: EpochsEnded) -> None:
     """Append a batch: where epochs fall a new attempt begins, where one repeats the later row stands."""
     for rows in _rising_stretches(batch.epochs):
         first, done = batch.epochs[rows.start], run.current.epochs
-        if done and first < done[-1]:
+        if run.current.ended or (done and first < done[-1]):
             run.attempts.append(Attempt())
         elif done and first == done[-1]:
             run.current.drop_last()

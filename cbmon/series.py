@@ -10,7 +10,6 @@ import re
 from array import array
 from collections.abc import Iterator
 from enum import Enum
-from itertools import islice
 
 from cbmon.events import Values
 
@@ -52,6 +51,9 @@ class Column:
 
     __hash__ = None  # type: ignore[assignment]  # it grows
 
+    def __repr__(self) -> str:
+        return f"Column({list(self)})"
+
     def extend(self, values: Values) -> None:
         """Append the values of a batch, in order."""
         before = len(self)
@@ -64,7 +66,7 @@ class Column:
                 self.values.append(math.nan if value is None else value)
                 self.present.append(value is not None)
                 self.count += value is not None
-        if self.first_non_finite is None and not all(map(math.isfinite, islice(self.values, before, None))):
+        if self.first_non_finite is None and not all(map(math.isfinite, self.values[before:])):
             rows = range(before, len(self))
             self.first_non_finite = next(
                 (row for row in rows if self.present[row] and not math.isfinite(self.values[row])), None
@@ -98,7 +100,7 @@ class Column:
         sign = 1.0 if direction is Direction.MIN else -1.0
         looked, best = self._best.get(direction, (0, None))
         lowest = math.inf if best is None else sign * self.values[best]
-        for row, value in enumerate(islice(self.values, looked, None), looked):
+        for row, value in enumerate(self.values[looked:], looked):
             if sign * value < lowest and math.isfinite(value):
                 best, lowest = row, sign * value
         self._best[direction] = (len(self), best)

@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 8 << 20
 """Bytes read at once: bounds how long one log keeps the others waiting (about 50 ms through polars)."""
+FIRST_BYTES = 1 << 16
+"""Bytes of a log read at first: most logs whole, and of a large one the header, so that the rest may go in bulk."""
 FINGERPRINT_BYTES = 256
 """Bytes compared at both ends of what was read, to notice a file rewritten in place."""
 LOOK_S = 30.0
@@ -86,7 +89,7 @@ class Log:
                 self._offset, self._head, self._tail, self._process = 0, b"", b"", None
             self._facts = _facts(status)
             file.seek(self._offset)
-            data = file.read(limit)
+            data = file.read(limit if self._offset else min(limit, FIRST_BYTES))
         if not data and not events:
             return None
         if data:
@@ -143,21 +146,29 @@ def find(paths: Sequence[str]) -> Finding:
     Nothing but regular files is opened; hidden names, and links out of the folder, are passed over.
     """
     finding = Finding()
-    roots: dict[Path, Path | None] = {}
+    seen: set[str] = set()
+    roots: list[Path | None] = []
     for text in paths:
         for path, root in _expand(text, finding):
-            if path in roots:
+            real = os.path.realpath(path)
+            if real in seen:
                 continue
-            roots[path] = root
+            seen.add(real)
             found = _sniff_file(path, named=root is None)
             if isinstance(found, Format):
                 finding.logs.append(Log(path, run_name(path, root), found))
+                roots.append(root)
             else:
                 finding.skipped.append(found)
-    taken = Counter(log.name for log in finding.logs)
-    for log in finding.logs:
-        if taken[log.name] > 1:
-            log.name = run_name(log.path, roots[log.path], full=True)
+    longer_names: list[Callable[[Path, Path | None], str]] = [
+        partial(run_name, full=True),
+        lambda path, root: str(path),
+    ]
+    for longer in longer_names:
+        taken = Counter(log.name for log in finding.logs)
+        for log, root in zip(finding.logs, roots, strict=True):
+            if taken[log.name] > 1:
+                log.name = longer(log.path, root)
     return finding
 
 
@@ -167,8 +178,8 @@ def run_name(path: Path, root: Path | None, *, full: bool = False) -> str:
     `logs/run4/training.csv` under `logs` is `run4`; a file named directly takes its folder's name where its own
     is generic. With `full` the file's whole name stays, for logs that would share a name.
     """
-    absolute = path.absolute()
-    base = absolute.parent if root is None else root.absolute()
+    absolute = Path(os.path.abspath(path))
+    base = absolute.parent if root is None else Path(os.path.abspath(root))
     parts = list(absolute.relative_to(base).parts)
     words = re.split(r"[-_. ]+", absolute.stem.casefold())
     if full:
@@ -181,29 +192,31 @@ def run_name(path: Path, root: Path | None, *, full: bool = False) -> str:
 
 def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None]]:
     """The files that a PATH argument means, each with the folder it was found in (None: named itself)."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if text.startswith("unix://"):
         finding.skipped.append(
             Skipped(Path(text), "sockets are not watched yet: name the record's file or folder")
         )
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from ((file, path) for file in _walk(path, finding))
-    elif os.path.lexists(path):
-        yield path, None
-    elif matches := sorted(glob.glob(str(path), recursive=True)):
+    elif not os.path.lexists(path) and (matches := sorted(glob.glob(str(path), recursive=True))):
         for match in matches:
             if os.path.isdir(match):
                 yield from ((file, Path(match)) for file in _walk(Path(match), finding))
             else:
                 yield Path(match), None
     else:
-        finding.skipped.append(Skipped(path, "no such file or folder"))
+        yield path, None
 
 
 def _walk(root: Path, finding: Finding) -> Iterator[Path]:
-    """Regular files under a folder, sorted; a folder that cannot be listed is said."""
+    """Regular files under a folder, sorted; a folder that cannot be listed is said.
+
+    A link is followed only to what lies in a hidden folder under the root (as DVC and git-annex store files):
+    what lies there openly is found without it, and what lies outside was not asked for.
+    """
     top = os.path.realpath(root)
-    seen: set[str] = {top}
+    seen: set[str] = set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -219,12 +232,16 @@ def _walk(root: Path, finding: Finding) -> Iterator[Path]:
                 continue
             if entry.is_symlink():
                 real = os.path.realpath(entry.path)
-                if real in seen or not real.startswith(os.path.join(top, "")):
+                if real in seen or not real.startswith(os.path.join(top, "")) or "/." not in real[len(top) :]:
                     continue
                 seen.add(real)
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # links in a ring
+                continue
+            if is_folder:
                 inner.append(folder / entry.name)
-            elif entry.is_file():
+            elif is_file:
                 yield folder / entry.name
         waiting.extend(reversed(inner))
 
@@ -262,7 +279,7 @@ def _open_regular(path: Path) -> Any:
 
 def _may_be_log(path: Path) -> bool:
     """Whether a path that was not known changed in a way that calls for looking at everything."""
-    return path.is_dir() or (path.is_file() and isinstance(_sniff_file(path, named=False), Format))
+    return os.path.isdir(path) or isinstance(_sniff_file(path, named=False), Format)
 
 
 def words(error: OSError) -> str:
@@ -288,6 +305,7 @@ class Follower:
         self._now = now
         self._poll = poll
         self._notices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._polls = 0
         self._observer: BaseObserver | None = None
         self._stopped = False
 
@@ -299,8 +317,10 @@ class Follower:
         if changed is None or any(map(_may_be_log, changed - self.logs.keys())):
             finding = find(self.paths)
             self.skipped = finding.skipped
-            for log in finding.logs:
-                self.logs.setdefault(log.path, log)
+            new = {log.path: log for log in finding.logs if log.path not in self.logs}
+            self.logs |= new
+            if changed is not None:
+                changed = changed | new.keys()
         waiting = deque(log for path, log in self.logs.items() if changed is None or path in changed)
         while waiting and not self._stopped:
             log = waiting.popleft()
@@ -318,15 +338,29 @@ class Follower:
     def wait(self) -> set[Path] | None:
         """Wait until something changed; gives the changed paths, None for "look at everything"."""
         changed: set[Path] = set()
-        try:
-            while (notice := self._notices.get(timeout=SETTLE_S if changed else self._pause())) is not None:
-                changed.add(Path(notice))
-        except queue.Empty:
-            pass
-        return changed or None
+        end = time.monotonic() + (POLL_S if self._poll else LOOK_S)
+        while (left := end - time.monotonic()) > 0:
+            try:
+                notice = self._notices.get(timeout=left)
+            except queue.Empty:
+                break
+            if notice is None:
+                return None
+            if not changed:
+                end = time.monotonic() + SETTLE_S
+            changed.add(Path(notice))
+        return changed or (self._poll_known() if self._poll else None)
+
+    def _poll_known(self) -> set[Path] | None:
+        """Without notices: the known logs each time, everything (new logs as well) after `LOOK_S`."""
+        self._polls = (self._polls + 1) % round(LOOK_S / POLL_S)
+        return set(self.logs) if self._polls and self.logs else None
 
     def start(self) -> None:
-        """Ask the file system for notices. Call it after the first read, the import costs 15 ms."""
+        """Ask the file system for notices. Call it after the first read, the import costs 15 ms.
+
+        The next `wait` ends at once: something may have changed between that read and the first notice.
+        """
         if self._poll:
             return
         from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -338,8 +372,8 @@ class Follower:
             def on_any_event(self, event: FileSystemEvent) -> None:
                 # Reading a file makes events too (opened, closed_no_write): only these mean that it changed.
                 if event.event_type in {"created", "modified", "moved", "deleted", "closed"}:
-                    for path in filter(None, (event.src_path, event.dest_path)):
-                        if not (event.is_directory and event.event_type == "modified"):
+                    for path in (event.src_path, event.dest_path):
+                        if path and not (event.is_directory and event.event_type == "modified"):
                             notices.put(os.fsdecode(path))
 
         observer = Observer()
@@ -350,8 +384,10 @@ class Follower:
         except OSError as error:
             self.trouble = f"no notices from the file system ({words(error)}): looking every {POLL_S:g} s"
             self._poll = True
+            observer.unschedule_all()
             return
         self._observer = observer
+        notices.put(None)
 
     def stop(self) -> None:
         """End `wait` and `read` at once, from any thread."""
@@ -365,18 +401,15 @@ class Follower:
         """Whether `stop` was called."""
         return self._stopped
 
-    def _pause(self) -> float:
-        return POLL_S if self._poll else LOOK_S
-
     def _folders(self) -> dict[Path, bool]:
         """Folders to watch, and whether with all that is below."""
         folders: dict[Path, bool] = {}
         for text in self.paths:
-            path = Path(text).expanduser()
-            if path.is_dir():
+            path = Path(os.path.expanduser(text))
+            if os.path.isdir(path):
                 folders[path] = True
             else:
-                while not path.parent.is_dir():
+                while not os.path.isdir(path.parent):
                     path = path.parent
                 folders.setdefault(path.parent, any(sign in text for sign in "*?["))
         return folders

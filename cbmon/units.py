@@ -5,28 +5,24 @@ Pure functions. Unknown is "–", never 0.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from datetime import datetime
 from math import floor, isfinite, log10
 
 UNKNOWN = "–"
 
-_CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""C0, C1, zero-width and bidi controls, line and paragraph separators, surrogates, tags."""
-
 
 def printable(text: str, limit: int = 300) -> str:
-    """Make text from outside safe for any screen, line, notification or JSON.
+    r"""Make text from outside safe for any screen, line, notification or JSON.
 
-    Controls are shown escaped (`\\x1b`), so no name, cell or exception can move a cursor or set a title;
-    text longer than `limit` is cut with "…".
+    Controls, bidi and zero-width signs, odd spaces and lone surrogates are shown escaped (`\x1b`), so no name,
+    cell or exception can move a cursor, turn the writing or set a title; text longer than `limit` is cut with "…".
     """
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def display_epoch(epoch: int) -> int:
@@ -55,6 +51,7 @@ def short_lr(value: float | None) -> str:
 
 
 def exponent(value: float, digits: int) -> str:
+    """A finite number as `1.2e27`, in at most so many significant digits."""
     mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
 

@@ -17,7 +17,7 @@ from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values
 from cbmon.formats.bulk import BULK_BYTES, read_regular
 from cbmon.formats.lines import LINE_MAX, LineSplitter
 from cbmon.series import is_learning_rate, is_loss
-from cbmon.units import printable
+from cbmon.units import plural, printable
 
 SEPARATORS = ",;\t|"
 EPOCH_NAMES = frozenset({"epoch", "epoch#", "epoch #"})
@@ -25,6 +25,9 @@ ABSENT = frozenset({"", "NA", "N/A", "None", "null"})
 """Cells that say "no value": CSVLogger writes NA, pandas writes nothing. `nan` is a value."""
 RECORD_LINES_MAX = 64
 """Lines one quoted cell may span (a 3-D array prints over several); beyond that a quote is torn."""
+TITLES_MAX = 64
+"""Lines held back because a header may follow; beyond that they are no titles."""
+EPOCH_ALONE = "the epoch alone, without metrics"
 BATCH_ROWS = 4096
 """Rows in one event: bounds what a view has to wait for."""
 
@@ -94,15 +97,11 @@ def parse_number(cell: str) -> float | None:
     cell = cell.strip()
     if cell in ABSENT:
         return None
-    if "_" in cell or not cell.isascii():
+    if cell[0] in "<tn" and (leaked := _OBJECT.match(cell)):
+        cell = leaked[1]
+    if "_" in cell or not cell.isascii():  # Python reads 1_000 and Arabic digits, nobody writes them
         raise ValueError(cell)
-    try:
-        value = float(cell)
-    except ValueError:
-        leaked = _OBJECT.match(cell)
-        if leaked is None:
-            raise
-        value = float(leaked[1])
+    value = float(cell)
     return math.nan if value != value else value
 
 
@@ -129,7 +128,7 @@ class CsvDecoder:
             if line is None:
                 self._leave_out(number, f"longer than {LINE_MAX} bytes")
             elif line.strip():
-                self._take_line(number, _text(line if number > 1 else line.removeprefix(b"\xef\xbb\xbf")))
+                self._take_line(number, _text(line.removeprefix(b"\xef\xbb\xbf")))
         return self._take_events()
 
     def finish(self) -> list[Event]:
@@ -145,7 +144,7 @@ class CsvDecoder:
     def _feed_regular(self, data: bytes) -> bytes:
         """Take what polars can prove regular from a large chunk; gives back the rest for the scalar way."""
         header = self._header
-        if header is None or header.epoch_at != 0 or self._quoted or self._titles:
+        if header is None or header.epoch_at != 0 or self._quoted or self._titles or self._lines.is_too_long:
             return data
         data = self._lines.take_rest() + data
         end = data.rfind(b"\n") + 1
@@ -194,13 +193,15 @@ class CsvDecoder:
                 self._begin(number, header)
                 return
             if self._header is None:
+                if is_row(text):
+                    self._leave_out(number, "a row above the header")
                 return
         header = self._header
         cells = _split(text, header.separator)
         if len(cells) != header.width:
-            self._refuse_row(number, text, _wrong_width(len(cells), header.width))
+            self._refuse_row(number, text, _wrong_width(cells, header))
         elif not header.metrics and header.rate_at is None:
-            self._refuse_row(number, text, _wrong_width(1, 2))
+            self._refuse_row(number, text, EPOCH_ALONE)
         elif header.epoch_at is None:
             self._take_row(number, self._row, header, cells, last)
         else:
@@ -216,17 +217,18 @@ class CsvDecoder:
         """A good row: into the open batch, whose rows stand on consecutive lines."""
         self._give_up_titles()
         self._row += 1
-        batch = self._batch
-        if batch is None or batch.next_line != number or len(batch.epochs) >= BATCH_ROWS or last > number:
+        if self._batch is None or not self._batch.goes_on(number, epoch):
             self._close_batch()
-            batch = self._batch = _Batch(header, number)
-        batch.append(epoch, cells)
+            self._batch = _Batch(header, number)
+        self._batch.append(epoch, cells)
         if last > number:
             self._close_batch()
 
     def _refuse_row(self, number: int, text: str, reason: str) -> None:
         """A line that is no row: a title if a header follows, else left out."""
         if text[:1].isalpha():
+            if len(self._titles) == TITLES_MAX:
+                self._give_up_titles()
             self._titles.append((number, reason))
             return
         self._give_up_titles()
@@ -286,7 +288,7 @@ class CsvDecoder:
 
 
 class _Batch:
-    """Rows on consecutive lines, gathered into columns."""
+    """Rows of one attempt on consecutive lines, gathered into columns."""
 
     def __init__(self, header: Header, first_line: int) -> None:
         self.header = header
@@ -299,10 +301,11 @@ class _Batch:
             self.columns.append((header.rate_at, "", []))
         self.not_numbers: set[str] = set()
 
-    @property
-    def next_line(self) -> int:
-        """Where the next row must stand."""
-        return self.first_line + len(self.epochs)
+    def goes_on(self, line: int, epoch: int) -> bool:
+        """Whether a row belongs to this batch. Where epochs fall another attempt begins, with its own oddities."""
+        if line != self.first_line + len(self.epochs) or len(self.epochs) >= BATCH_ROWS:
+            return False
+        return not self.epochs or epoch >= self.epochs[-1]
 
     def append(self, epoch: int, cells: Sequence[str]) -> None:
         self.epochs.append(epoch)
@@ -333,10 +336,23 @@ def parse_epoch(cell: str) -> int:
     return int(value)
 
 
-def _wrong_width(cells: int, width: int) -> str:
-    if cells == 1:
-        return "the epoch alone, without metrics"
-    return f"{cells} cells under a header of {width}"
+def is_row(text: str, separators: str = SEPARATORS) -> bool:
+    """Whether a line is two or more numbers (or NA) and nothing else."""
+    for separator in separators:
+        cells = text.split(separator)
+        try:
+            values = [parse_number(cell) for cell in cells]
+        except ValueError:
+            continue
+        if len(cells) > 1 and any(value is not None for value in values):
+            return True
+    return False
+
+
+def _wrong_width(cells: Sequence[str], header: Header) -> str:
+    if len(cells) == 1 and re.fullmatch(r"[0-9]+", cells[0].strip()):
+        return EPOCH_ALONE
+    return f"{plural(len(cells), 'cell')} under a header of {header.width}"
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -344,7 +360,7 @@ def _split(line: str, separator: str) -> list[str]:
     if '"' not in line:
         return line.split(separator)
     try:
-        return next(csv.reader(line.splitlines(keepends=True), delimiter=separator))
+        return next(csv.reader((part + "\n" for part in line.split("\n")), delimiter=separator))
     except (csv.Error, StopIteration):
         return line.split(separator)
 

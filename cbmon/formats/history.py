@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cbmon.events import EpochsEnded, Event, Malformed, is_number
+from cbmon.events import EpochsEnded, Event, Malformed, Values, is_number
 from cbmon.series import is_learning_rate
 
 SIZE_MAX = 64 << 20
@@ -16,27 +16,32 @@ class HistoryDecoder:
 
     def __init__(self) -> None:
         self._data = bytearray()
+        """The object as far as it has come."""
         self._done = False
+        self._has_more = False
+        """Something follows the object."""
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; gives the one batch once the object is complete."""
-        if self._done or len(self._data) > SIZE_MAX:
+        if self._done:
+            self._has_more |= bool(data.strip())
             return []
-        self._data += data
-        if not self._data.rstrip().endswith(b"}"):
+        self._data += data[: SIZE_MAX + 1 - len(self._data)]
+        if b"}" not in data:
             return []
+        text = self._data.decode("utf-8-sig", "replace").lstrip()
         try:
-            history = json.loads(self._data.decode("utf-8-sig"))
+            history, end = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError):
             return []
-        self._done = True
+        self._done, self._has_more = True, bool(text[end:].strip())
         self._data.clear()
         return decode_history(history)
 
     def finish(self) -> list[Event]:
-        """The file ends here: an object that is not complete is named."""
+        """The file ends here: an object that is not complete, and text after it, are named."""
         if self._done:
-            return []
+            return [Malformed(reason="left out, more text after the JSON object")] if self._has_more else []
         if len(self._data) > SIZE_MAX:
             return [Malformed(reason=f"larger than {SIZE_MAX >> 20} MiB: not read as a Keras History")]
         return [Malformed(reason="the JSON object is not complete")] if self._data.strip() else []
@@ -53,7 +58,7 @@ def decode_history(history: object) -> list[Event]:
     lists = {name: column for name, column in history.items() if isinstance(column, list)}
     count = max(map(len, lists.values()), default=0)
     events: list[Event] = []
-    metrics: dict[str, list[float | None]] = {}
+    metrics: dict[str, Values] = {}
     not_numbers: list[str] = []
     for name, column in lists.items():
         placed = _place(column, count)

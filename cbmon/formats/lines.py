@@ -23,7 +23,8 @@ class LineSplitter:
         """Lines finished so far."""
         self.rest = b""
         """The unfinished last line, as far as it is known."""
-        self._too_long = False
+        self.is_too_long = False
+        """The unfinished last line has lost its beginning."""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes | None]]:
         """Take bytes, give the lines that they finish, without their line ends."""
@@ -31,15 +32,15 @@ class LineSplitter:
         self.rest = lines.pop()
         for line in lines:
             self.number += 1
-            too_long, self._too_long = self._too_long or len(line) > LINE_MAX, False
+            too_long, self.is_too_long = self.is_too_long or len(line) > LINE_MAX, False
             yield self.number, None if too_long else line.rstrip(b"\r")
         if len(self.rest) > LINE_MAX:
-            self.rest, self._too_long = b"", True
+            self.rest, self.is_too_long = b"", True
 
     @property
     def has_rest(self) -> bool:
         """Whether a last line is unfinished."""
-        return bool(self.rest) or self._too_long
+        return bool(self.rest.strip()) or self.is_too_long
 
     def take_rest(self) -> bytes:
         """Give the unfinished line away, to be fed again in front of what follows."""

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Protocol, assert_never
 
 from cbmon.events import Event
-from cbmon.formats.csvlog import SEPARATORS, CsvDecoder, Header, parse_header, parse_number
+from cbmon.formats.csvlog import SEPARATORS, CsvDecoder, Header, is_row, parse_header
 from cbmon.formats.history import HistoryDecoder
 from cbmon.formats.record import RecordDecoder
 from cbmon.units import printable
@@ -85,7 +85,7 @@ def sniff(head: bytes, path: PurePath) -> Format | Refused:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"{", b"[")):
         return _sniff_json(start)
-    return _sniff_rows(head, is_whole=len(head) < SNIFF_BYTES)
+    return _sniff_rows(head)
 
 
 def _sniff_json(start: bytes) -> Format | Refused:
@@ -99,20 +99,19 @@ def _sniff_json(start: bytes) -> Format | Refused:
     return Refused("JSON, but neither a cbmon record nor a Keras History (an object with a list per metric)")
 
 
-def _sniff_rows(head: bytes, *, is_whole: bool) -> Format | Refused:
-    """A row log, or prose."""
+def _sniff_rows(head: bytes) -> Format | Refused:
+    """A row log, or prose. The last line may be cut: it can be the header, but says nothing about the rows."""
     lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     texts = [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines]
-    last_is_cut = bool(texts[-1])
-    whole = [text for text in (texts[:-1] if last_is_cut else texts) if text.strip()]
-    candidates = whole if whole else texts
-    for index, text in enumerate(candidates[: TITLE_LINES_MAX + 1]):
+    whole = [text for text in texts[:-1] if text.strip()]
+    lines_seen = [*whole, texts[-1].rstrip(SEPARATORS + '"')]
+    for index, text in enumerate(lines_seen[: TITLE_LINES_MAX + 1]):
         if (header := parse_header(text)) is not None:
-            return _judge(header, candidates[index + 1 :])
+            return _judge(header, whole[index + 1 :])
     if b"\0" in head:
         return Refused("a binary file")
-    first = candidates[0].strip()
-    if _is_row(first):
+    first = next((text for text in texts if text.strip()), "").strip()
+    if is_row(first):
         return Refused(
             "no header line: it begins with a row of numbers (CSVLogger(append=True) on a deleted file does that)."
             " Put the header in front, such as 'epoch,loss,val_loss'",
@@ -134,19 +133,6 @@ def _judge(header: Header, rows: list[str]) -> Format | Refused:
     ]
     if not numeric:
         return Refused("a header line, but no row of numbers under it")
-    if header.epoch_at is None and not header.epoch_is_metric and not _is_row(rows[0], header.separator):
+    if header.epoch_at is None and not header.epoch_is_metric and not is_row(rows[0], header.separator):
         return Refused("a table, but no training log: no 'epoch' column, and its rows hold text")
     return Format.KERAS_CSV
-
-
-def _is_row(text: str, separators: str = SEPARATORS) -> bool:
-    """Whether a line is two or more numbers (or NA) and nothing else."""
-    for separator in separators:
-        cells = text.split(separator)
-        try:
-            values = [parse_number(cell) for cell in cells]
-        except ValueError:
-            continue
-        if len(cells) > 1 and any(value is not None for value in values):
-            return True
-    return False

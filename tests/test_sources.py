@@ -1,0 +1,795 @@
+"""Files: what is found, under which name, and how a log is followed through all that happens to files."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from cbmon import sources
+from cbmon.events import (
+    EpochsEnded,
+    Event,
+    Malformed,
+    RecordReplaced,
+    RunEnded,
+    RunStarted,
+    Tick,
+    encode_line,
+)
+from cbmon.formats.bulk import BULK_BYTES
+from cbmon.formats.sniff import SNIFF_BYTES, Format
+from cbmon.run import Run, fold
+from cbmon.sources import Finding, Follower, Log, find, read_whole, run_name
+
+LOG = b"epoch,loss\n0,1.0\n1,0.5\n"
+PROSE = b"Training...\nColor space HLS\n"
+PATIENCE_S = 20.0
+"""How long a notice may take on a machine under load; a test that needs it all fails."""
+
+
+def write(path: Path, data: bytes = LOG) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def names(finding: Finding) -> list[str]:
+    return [log.name for log in finding.logs]
+
+
+def shown(finding: Finding) -> dict[str, str]:
+    """What is skipped aloud, by file name."""
+    return {skip.path.name: skip.reason for skip in finding.skipped if skip.looks_like_log}
+
+
+def counted(finding: Finding) -> set[str]:
+    return {skip.path.name for skip in finding.skipped if not skip.looks_like_log}
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """A folder with one good log in it."""
+    write(tmp_path / "logs" / "run1" / "training.csv")
+    return tmp_path / "logs"
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Fails, instead of hanging, if the work waits for something that never comes."""
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # handed to the test below
+            errors.append(error)
+
+    thread = Thread(target=guarded, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "it hangs"
+    if errors:
+        raise errors[0]
+
+
+# Discovery
+
+
+def test_a_folder_is_searched_to_its_depth_in_order(tmp_path: Path) -> None:
+    for name in ("b/training.csv", "a/x/y/training.csv", "a/history.csv", "top.csv"):
+        write(tmp_path / name)
+    assert names(find([str(tmp_path)])) == ["top", "a", "a/x/y", "b"]
+
+
+def test_a_fifo_in_a_folder_or_named_does_not_hang(logs: Path) -> None:
+    os.mkfifo(logs / "pipe.csv")
+
+    def look() -> None:
+        assert names(find([str(logs)])) == ["run1"]
+        finding = find([str(logs / "pipe.csv")])
+        assert finding.logs == []
+        assert shown(finding) == {"pipe.csv": "not a regular file"}
+
+    within(PATIENCE_S, look)
+
+
+def test_a_log_that_became_a_fifo_does_not_hang_its_reader(logs: Path) -> None:
+    (log,) = find([str(logs)]).logs
+    log.read()
+    log.path.unlink()
+    os.mkfifo(log.path)
+
+    def look() -> None:
+        with pytest.raises(OSError, match="not a regular file"):
+            log.read()
+
+    within(PATIENCE_S, look)
+
+
+def test_devices_and_sockets_are_no_logs(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(logs)
+    with socket.socket(socket.AF_UNIX) as endpoint:
+        endpoint.bind("run.csv")
+        assert names(find([str(logs)])) == ["run1"]
+        assert shown(find([str(logs / "run.csv")])).keys() == {"run.csv"}
+    assert shown(find(["/dev/zero"])) == {"zero": "not a regular file"}
+    assert "sockets are not watched yet" in shown(find(["unix:///tmp/x"]))["x"]
+
+
+def test_hidden_names_are_passed_over(logs: Path) -> None:
+    write(logs / ".hidden.csv")
+    write(logs / ".git" / "training.csv")
+    write(logs / "run1" / ".ipynb_checkpoints" / "training.csv")
+    finding = find([str(logs)])
+    assert names(finding) == ["run1"]
+    assert finding.skipped == []
+
+
+def test_a_hidden_file_or_folder_that_is_named_is_read(logs: Path) -> None:
+    hidden = write(logs / ".hidden" / "training.csv")
+    assert names(find([str(hidden)])) == [".hidden"]
+    assert names(find([str(hidden.parent)])) == [".hidden"]
+
+
+def test_a_link_out_of_the_folder_is_passed_over(logs: Path, tmp_path: Path) -> None:
+    outside = write(tmp_path / "logs-of-others" / "secret.csv")
+    (logs / "file.csv").symlink_to(outside)
+    (logs / "folder").symlink_to(outside.parent)
+    (logs / "up").symlink_to("..")
+    (logs / "gone.csv").symlink_to(tmp_path / "gone.csv")
+    finding = find([str(logs)])
+    assert names(finding) == ["run1"]
+    assert finding.skipped == []
+
+
+def test_links_in_a_ring_end(logs: Path) -> None:
+    (logs / "self.csv").symlink_to("self.csv")
+    (logs / "ping").symlink_to("pong")
+    (logs / "pong").symlink_to("ping")
+    (logs / "run1" / "again").symlink_to("..")
+    (logs / ".store").mkdir()
+    (logs / ".store" / "self").symlink_to("self")
+    (logs / "into").symlink_to(".store/self")
+    assert names(find([str(logs)])) == ["run1"]
+
+
+def test_a_log_that_a_link_shows_twice_is_one_log(logs: Path) -> None:
+    (logs / "latest").symlink_to("run1")
+    (logs / "latest.csv").symlink_to("run1/training.csv")
+    assert names(find([str(logs)])) == ["run1"]
+
+
+def test_a_link_into_a_hidden_store_under_the_folder_is_followed_once(logs: Path) -> None:
+    write(logs / ".dvc" / "cache" / "9f" / "abc")
+    write(logs / ".dvc" / "cache" / "dir" / "training.csv")
+    (logs / "run2.csv").symlink_to(".dvc/cache/9f/abc")
+    (logs / "run2-again.csv").symlink_to(".dvc/cache/9f/abc")
+    (logs / "run3").symlink_to(".dvc/cache/dir")
+    assert sorted(names(find([str(logs)]))) == ["run1", "run2-again", "run3"]
+
+
+def test_a_root_that_is_a_link_is_followed(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to("logs")
+    (finding,) = find([str(tmp_path / "here")]).logs
+    assert finding.name == "run1"
+
+
+def test_each_log_comes_once_however_often_it_is_named(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(logs.parent)
+    (logs.parent / "link.csv").symlink_to("logs/run1/training.csv")
+    paths = [
+        "logs",
+        "./logs/",
+        str(logs),
+        "logs/run1",
+        "logs/../logs",
+        "logs/*/*.csv",
+        "link.csv",
+        "logs/run1/training.csv",
+    ]
+    assert names(find(paths)) == ["run1"]
+
+
+def test_what_is_no_log_is_counted_in_a_folder_and_refused_aloud_when_named(logs: Path) -> None:
+    prose = write(logs / "console.txt", PROSE)
+    write(logs / "model.keras", b"PK\3\4\0\0")
+    write(logs / "notes.md", b"")
+    finding = find([str(logs)])
+    assert names(finding) == ["run1"]
+    assert shown(finding) == {}
+    assert counted(finding) == {"console.txt", "model.keras", "notes.md"}
+    (skip,) = find([str(prose)]).skipped
+    assert skip.looks_like_log
+    assert skip.reason == "no header line with an 'epoch' column; it begins 'Training...'"
+
+
+def test_a_continuation_without_header_is_shown_also_in_a_folder(logs: Path) -> None:
+    write(logs / "run2" / "training.csv", b"40,0.5,0.6\n41,0.4,0.5\n")
+    assert "Put the header in front" in shown(find([str(logs)]))["training.csv"]
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+    """As if other users had written these files: root, who runs containers, may read everything."""
+    opening = os.open
+
+    def guarded(path: object, *arguments: int) -> int:
+        if Path(os.fsdecode(path)) in paths:  # type: ignore[arg-type]
+            raise PermissionError(13, "Permission denied", path)
+        return opening(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", guarded)
+
+
+def test_an_unreadable_log_is_visible_and_hides_nothing(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = write(logs / "run0" / "training.csv")
+    other = write(logs / "run0" / "model.bin")
+    unreadable(monkeypatch, locked, other)
+    finding = find([str(logs)])
+    assert names(finding) == ["run1"]
+    assert shown(finding) == {"training.csv": "permission denied"}
+    assert counted(finding) == {"model.bin"}
+    assert shown(find([str(other)])) == {"model.bin": "permission denied"}, "it was named"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_read_permission_is_visible(logs: Path) -> None:
+    locked = write(logs / "run0" / "training.csv")
+    locked.chmod(0)
+    assert shown(find([str(logs)])) == {"training.csv": "permission denied"}
+
+
+def test_a_folder_that_cannot_be_listed_is_visible_and_hides_nothing(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "locked").mkdir()
+    scanning = os.scandir
+
+    def guarded(path: Path) -> object:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scanning(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    finding = find([str(logs)])
+    assert names(finding) == ["run1"]
+    assert shown(finding) == {"locked": "permission denied"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "absent.csv",
+        "absent/",
+        "absent/*.csv",
+        "~nobody-of-this-name/x.csv",
+        "[",
+        "a\tb",
+        "",
+        "x" * 300,
+        "unix://",
+    ],
+)
+def test_a_path_that_is_not_there_is_said(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finding = find([path])
+    assert finding.logs == []
+    assert len(finding.skipped) <= 1
+    assert all(skip.looks_like_log and skip.reason for skip in finding.skipped)
+
+
+def test_home_is_understood(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(logs.parent))
+    assert names(find(["~/logs"])) == ["run1"]
+
+
+def test_an_empty_file_is_a_log_that_has_not_begun_if_it_is_named_or_called_like_one(tmp_path: Path) -> None:
+    for name in ("a/training.csv", "b.jsonl", "c.txt"):
+        write(tmp_path / name, b"")
+    finding = find([str(tmp_path)])
+    assert {log.name: log.format for log in finding.logs} == {"a": Format.KERAS_CSV, "b": Format.RECORD}
+    assert counted(finding) == {"c.txt"}
+    assert names(find([str(tmp_path / "c.txt")])) == ["c"]
+
+
+def test_no_more_than_the_head_of_a_file_is_read_to_know_it(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(logs / "run1" / "training.csv", LOG + b"2,0.25\n" * 10_000)
+    heads = []
+
+    def sniffing(head: bytes, path: Path) -> object:
+        heads.append(len(head))
+        return sniff(head, path)
+
+    sniff = sources.sniff
+    monkeypatch.setattr(sources, "sniff", sniffing)
+    find([str(logs)])
+    assert heads == [SNIFF_BYTES]
+
+
+def test_a_file_name_that_is_no_text_is_no_trouble(logs: Path) -> None:
+    name = os.fsencode(logs) + b"/run\xff\x1b[2J.csv"
+    try:
+        with open(name, "wb") as file:
+            file.write(LOG)
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    assert names(find([str(logs)])) == ["run\udcff\x1b[2J", "run1"]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "name"),
+    [
+        ("logs/run4/training.csv", "logs", "run4"),
+        ("logs/run4/history.json", "logs", "run4"),
+        ("logs/run4/train_log.csv", "logs", "run4"),
+        ("logs/run4/training-metrics.csv", "logs", "run4"),
+        ("logs/run4/fold1.csv", "logs", "run4/fold1"),
+        ("logs/run4/result-log.csv", "logs", "run4/result-log"),
+        ("logs/a/b/events.jsonl", "logs", "a/b"),
+        ("logs/training.csv", "logs", "logs"),
+        ("logs/resnet.csv", "logs", "resnet"),
+        ("logs/v1.2.csv", "logs", "v1.2"),
+        ("logs/run4/training.csv", "logs/run4", "run4"),
+        ("logs/run4/training.csv", None, "run4"),
+        ("logs/run4/resnet.csv", None, "resnet"),
+        ("logs/x/../run4/training.csv", None, "run4"),
+        ("logs/x/../run4/training.csv", "logs/x/..", "run4"),
+        ("training.csv", None, "here"),
+        ("training.csv", ".", "here"),
+        ("../here/training.csv", "..", "here"),
+        ("../here/training.csv", "../here", "here"),
+        ("/training.csv", "/", "training"),
+        ("/training.csv", None, "training"),
+    ],
+)
+def test_a_run_is_called_after_what_tells_it_from_others(
+    path: str, root: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run_name(Path(path), None if root is None else Path(root)) == name
+
+
+def test_logs_that_would_share_a_name_keep_their_whole_ones(tmp_path: Path) -> None:
+    for name in ("run1/training.csv", "run1/history.csv", "run1.csv", "run2/training.csv"):
+        write(tmp_path / name)
+    assert sorted(names(find([str(tmp_path)]))) == [
+        "run1.csv",
+        "run1/history.csv",
+        "run1/training.csv",
+        "run2",
+    ]
+
+
+def test_logs_of_several_roots_that_would_share_a_name_keep_their_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/run1/training.csv", "b/run1/training.csv", "c/run1/training.csv", "c/run2/training.csv"):
+        write(tmp_path / name)
+    assert names(find(["a/run1", "b/run1/training.csv", "c"])) == [
+        "a/run1/training.csv",
+        "b/run1/training.csv",
+        "run1/training.csv",
+        "run2",
+    ]
+
+
+def test_a_glob_finds_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("logs/run1/training.csv", "logs/run2/training.csv", "logs/x.csv"):
+        write(tmp_path / name)
+    write(tmp_path / "logs" / "y.txt", PROSE)
+    assert names(find(["logs/*/training.csv"])) == ["run1", "run2"]
+    assert names(find(["logs/run[2-9]"])) == ["run2"]
+    assert names(find(["**/*.csv"])) == ["run1", "run2", "x"]
+    assert shown(find(["logs/*.txt"])).keys() == {"y.txt"}, "a glob names its files"
+
+
+def test_a_name_with_signs_of_a_glob_in_it_is_a_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "training_logs191017(3)[1].csv")
+    assert names(find([str(path)])) == ["training_logs191017(3)[1]"]
+
+
+# Reading on
+
+
+def reading(path: Path) -> Log:
+    (log,) = find([str(path)]).logs
+    return log
+
+
+def read_all(log: Log) -> list[Event]:
+    events: list[Event] = []
+    while (more := log.read()) is not None:
+        events += more
+    return events
+
+
+def epochs(events: list[Event]) -> list[int]:
+    return [epoch for event in events if isinstance(event, EpochsEnded) for epoch in event.epochs]
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write(tmp_path / "training.csv")
+
+
+def test_a_log_is_read_on_where_the_last_read_ended(path: Path) -> None:
+    log = reading(path)
+    assert epochs(read_all(log)) == [0, 1]
+    assert log.read() is None
+    append(path, b"2,0.25\n")
+    assert epochs(read_all(log)) == [2]
+
+
+def test_a_torn_last_line_waits_for_its_rest(path: Path) -> None:
+    log = reading(path)
+    read_all(log)
+    append(path, b"2,0.2")
+    assert read_all(log) == []
+    append(path, b"5\r\n3,")
+    assert epochs(read_all(log)) == [2]
+    assert [event.line for event in log.finish() if isinstance(event, Malformed)] == [5]
+
+
+def test_a_log_is_read_in_pieces_of_any_size(path: Path) -> None:
+    log = reading(path)
+    events: list[Event] = []
+    while (more := log.read(3)) is not None:
+        events += more
+    assert epochs(events) == [0, 1]
+
+
+def test_a_large_log_gives_its_header_first_and_then_large_batches(path: Path) -> None:
+    rows = 120_000
+    write(
+        path,
+        b"epoch,loss\n"
+        + b"".join(b"%d,0.50000000000000000000000000000000001\n" % row for row in range(rows)),
+    )
+    assert path.stat().st_size > sources.FIRST_BYTES + BULK_BYTES
+    batches = [event for event in read_all(reading(path)) if isinstance(event, EpochsEnded)]
+    assert epochs(list(batches)) == list(range(rows))
+    assert len(batches[0].epochs) < 5_000, "something to show at once"
+    assert len(batches) < 10, "no large part of it was read row by row"
+
+
+NEW = b"epoch,acc\n0,0.9\n"
+LONGER = b"epoch,loss\n0,0.9\n1,0.8\n2,0.7\n3,0.6\n"
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
+def rename_over(path: Path, data: bytes) -> None:
+    write(path.with_suffix(".tmp"), data).replace(path)
+
+
+def delete_and_create(path: Path, data: bytes) -> None:
+    path.unlink()
+    write(path, data)
+
+
+@pytest.mark.parametrize("data", [NEW, LONGER, b"", LOG[:-7], b"epoch,loss\n0,0.9\n1,0.5\n"], ids=repr)
+@pytest.mark.parametrize("change", [rewrite, rename_over, delete_and_create])
+def test_a_file_that_is_another_one_now_is_read_afresh(
+    path: Path, change: Callable[[Path, bytes], None], data: bytes
+) -> None:
+    log = reading(path)
+    run = Run()
+    for event in read_all(log):
+        fold(run, event)
+    change(path, data)
+    os.utime(path, ns=(0, 1))  # another time of change, as every later write has one
+    events = read_all(log)
+    assert isinstance(events[0], RecordReplaced)
+    for event in events:
+        fold(run, event)
+    fresh = Run()
+    for event in read_all(reading(path)):
+        fold(fresh, event)
+    assert run == fresh
+
+
+def test_a_file_that_is_only_touched_is_the_same_one(path: Path) -> None:
+    log = reading(path)
+    read_all(log)
+    os.utime(path, ns=(0, 1))
+    assert log.read() is None
+
+
+def test_a_file_that_vanishes_is_said_and_read_again_when_it_is_back(path: Path) -> None:
+    log = reading(path)
+    read_all(log)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        log.read()
+    write(path, LONGER)
+    os.utime(path, ns=(0, 1))
+    events = read_all(log)
+    assert isinstance(events[0], RecordReplaced)
+    assert epochs(events) == [0, 1, 2, 3]
+
+
+def test_a_log_that_begins_after_it_was_found_needs_no_replacing(tmp_path: Path) -> None:
+    path = write(tmp_path / "training.csv", b"")
+    log = reading(path)
+    assert log.read() is None
+    append(path, LOG)
+    events = read_all(log)
+    assert epochs(events) == [0, 1]
+    assert not any(isinstance(event, RecordReplaced) for event in events)
+
+
+def test_no_file_is_held_open_between_reads(path: Path) -> None:
+    log = reading(path)
+    read_all(log)
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("this platform does not list open files")
+    open_files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert str(path.resolve()) not in open_files
+
+
+def test_reading_the_whole_of_a_log_ends_with_how_it_looks_from_outside(path: Path) -> None:
+    os.utime(path, (100.0, 100.0))
+    append(path, b"2,0")
+    os.utime(path, (100.0, 100.0))
+    *_, torn, tick = read_whole(reading(path), now=500.0)
+    assert isinstance(torn, Malformed)
+    assert tick == Tick(time=500.0, written=100.0, process_gone=False)
+
+
+def test_the_process_of_a_record_is_asked_only_while_the_record_has_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbmon.events import Process
+
+    monkeypatch.setattr(sources, "is_gone", lambda process: True)
+    start = encode_line(RunStarted(run_id="a", process=Process(host="h", pid=1)))
+    path = write(tmp_path / "training.jsonl", start)
+    log = reading(path)
+    assert not log.tick(1.0).process_gone, "nothing is known of it yet"
+    read_all(log)
+    assert log.tick(1.0).process_gone
+    append(path, encode_line(RunEnded(how="finished")))
+    read_all(log)
+    assert not log.tick(1.0).process_gone
+
+
+# Following
+
+
+@pytest.fixture
+def follower(logs: Path) -> Iterator[Follower]:
+    follower = Follower([str(logs)])
+    yield follower
+    follower.stop()
+    if follower._observer is not None:
+        follower._observer.join(PATIENCE_S)
+
+
+def taken(follower: Follower, changed: set[Path] | None = None) -> dict[str, list[int]]:
+    """One look: the new epochs by run."""
+    found: dict[str, list[int]] = {}
+    for log, events in follower.read(changed):
+        assert isinstance(events[-1], Tick), "each batch tells the time"
+        found.setdefault(log.name, []).extend(epochs(events))
+    return found
+
+
+def until(follower: Follower, is_enough: Callable[[dict[str, list[int]]], bool]) -> dict[str, list[int]]:
+    """Waits for notices and reads, until what was read is enough."""
+    found: dict[str, list[int]] = {}
+
+    def look() -> None:
+        while not is_enough(found):
+            for name, rows in taken(follower, follower.wait()).items():
+                found.setdefault(name, []).extend(rows)
+
+    within(PATIENCE_S, look)
+    return found
+
+
+@pytest.fixture
+def notices_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read then was told by the file system."""
+    monkeypatch.setattr(sources, "LOOK_S", 10 * PATIENCE_S)
+
+
+@pytest.fixture
+def started(follower: Follower, notices_only: object) -> Follower:
+    assert taken(follower) == {"run1": [0, 1]}
+    follower.start()
+    assert follower.trouble == ""
+    assert follower.wait() is None, "what changed before the first notice could come is looked at once"
+    assert taken(follower) == {"run1": []}
+    return follower
+
+
+def test_an_appended_row_is_noticed(started: Follower, logs: Path) -> None:
+    append(logs / "run1" / "training.csv", b"2,0.25\n")
+    assert until(started, lambda found: bool(found.get("run1"))) == {"run1": [2]}
+
+
+def test_a_new_log_in_a_new_folder_is_noticed(started: Follower, logs: Path) -> None:
+    write(logs / "new" / "deep" / "training.csv")
+    assert until(started, lambda found: bool(found.get("new/deep")))["new/deep"] == [0, 1]
+
+
+def test_a_folder_of_logs_that_is_moved_in_is_noticed(started: Follower, logs: Path) -> None:
+    write(logs.parent / "elsewhere" / "training.csv").parent.replace(logs / "run2")
+    assert until(started, lambda found: bool(found.get("run2")))["run2"] == [0, 1]
+
+
+def test_a_log_replaced_by_rename_is_noticed(started: Follower, logs: Path) -> None:
+    rename_over(logs / "run1" / "training.csv", LONGER)
+    assert until(started, lambda found: bool(found.get("run1")))["run1"] == [0, 1, 2, 3]
+
+
+def test_a_file_that_becomes_a_log_is_noticed(started: Follower, logs: Path) -> None:
+    path = write(logs / "late.txt", b"")
+    append(path, LOG)
+    assert until(started, lambda found: bool(found.get("late")))["late"] == [0, 1]
+
+
+def test_a_deleted_log_stays_with_its_trouble_and_recovers(started: Follower, logs: Path) -> None:
+    path = logs / "run1" / "training.csv"
+    path.unlink()
+    until(started, lambda found: bool(started.logs[path].trouble))
+    assert started.logs[path].trouble == "no such file or directory"
+    write(path, LONGER)
+    until(started, lambda found: bool(found.get("run1")))
+    assert started.logs[path].trouble == ""
+
+
+def test_reading_a_log_gives_no_notice_of_its_own(started: Follower, logs: Path) -> None:
+    """Notices come in order: those before a file that is made now tell of what was done before."""
+
+    def noticed_before(marker: str) -> set[Path]:
+        append(logs / marker, PROSE)
+        found: set[Path] = set()
+
+        def look() -> None:
+            while logs / marker not in found:
+                found.update(started.wait() or ())
+
+        within(PATIENCE_S, look)
+        return found
+
+    append(logs / "run1" / "training.csv", b"2,0.25\n")
+    assert logs / "run1" / "training.csv" in noticed_before("first.txt")
+    list(started.read(set(started.logs)))
+    find([str(logs)])
+    assert {path.name for path in noticed_before("second.txt")} <= {"first.txt", "second.txt"}
+
+
+def test_a_burst_of_notices_does_not_keep_the_reader_waiting(follower: Follower) -> None:
+    """A writer that is always at work gives notices without a pause: `wait` ends all the same."""
+    is_over = False
+
+    def always() -> None:
+        while not is_over:
+            follower._notices.put("some/log.csv")
+
+    writer = Thread(target=always, daemon=True)
+    writer.start()
+    try:
+        within(PATIENCE_S, follower.wait)
+    finally:
+        is_over = True
+        writer.join()
+
+
+def test_a_log_named_itself_is_followed(logs: Path, notices_only: object) -> None:
+    path = logs / "run1" / "training.csv"
+    follower = Follower([str(path)])
+    try:
+        taken(follower)
+        follower.start()
+        append(path, b"2,0.25\n")
+        write(logs / "run1" / "other.csv")
+        found = until(follower, lambda found: bool(found.get("run1")))
+        assert found == {"run1": [2]}
+        assert list(follower.logs) == [path]
+    finally:
+        follower.stop()
+
+
+def test_a_log_that_is_not_there_yet_is_followed_from_its_beginning(
+    tmp_path: Path, notices_only: object
+) -> None:
+    follower = Follower([str(tmp_path / "*.csv")])
+    try:
+        assert taken(follower) == {}
+        follower.start()
+        write(tmp_path / "x.csv")
+        assert until(follower, lambda found: bool(found)) == {"x": [0, 1]}
+    finally:
+        follower.stop()
+
+
+def test_stop_ends_a_wait_at_once_from_any_thread(follower: Follower) -> None:
+    waiter = Thread(target=follower.wait, daemon=True)
+    waiter.start()
+    follower.stop()
+    waiter.join(PATIENCE_S)
+    assert not waiter.is_alive(), "it would have waited for the next look at everything"
+    assert follower.is_stopped
+
+
+def test_stop_ends_a_long_read(logs: Path) -> None:
+    write(logs / "run2" / "training.csv", LOG)
+    follower = Follower([str(logs)])
+    reader = follower.read()
+    next(reader)
+    follower.stop()
+    assert list(reader) == []
+
+
+def test_large_logs_take_turns(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Log.read
+    monkeypatch.setattr(Log, "read", lambda log: read(log, 20))
+    write(logs / "run2" / "training.csv", LOG)
+    order = [log.name for log, _ in Follower([str(logs)]).read()]
+    assert order[:4] == ["run1", "run2", "run1", "run2"]
+
+
+def test_polling_looks_at_known_logs_each_time_and_for_new_ones_now_and_then(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "POLL_S", 0.001)
+    monkeypatch.setattr(sources, "LOOK_S", 0.003)
+    follower = Follower([str(logs)], poll=True)
+    assert taken(follower) == {"run1": [0, 1]}
+    follower.start()
+    assert follower._observer is None, "polling asks for no notices"
+    known = set(follower.logs)
+    assert [follower.wait() for _ in range(6)] == [known, known, None, known, known, None]
+    append(logs / "run1" / "training.csv", b"2,0.25\n")
+    assert taken(follower, follower.wait()) == {"run1": [2]}
+    write(logs / "run2" / "training.csv")
+    assert taken(follower, follower.wait()) == {"run1": []}
+    assert taken(follower, follower.wait()) == {"run1": [], "run2": [0, 1]}
+
+
+def test_without_notices_it_polls_and_says_why(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from watchdog.observers import Observer
+
+    def full(observer: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    monkeypatch.setattr(Observer, "start", full)
+    monkeypatch.setattr(sources, "POLL_S", 0.001)
+    follower = Follower([str(logs)])
+    taken(follower)
+    follower.start()
+    assert follower.trouble.startswith(
+        "no notices from the file system (inotify watch limit reached): looking every"
+    )
+    assert follower.wait() == set(follower.logs)
+
+
+def test_watchdog_is_loaded_only_when_it_is_needed(logs: Path) -> None:
+    code = (
+        "import sys; from cbmon.sources import Follower;"
+        f"list(Follower([{str(logs)!r}]).read()); print('watchdog' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr
