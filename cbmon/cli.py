@@ -74,7 +74,7 @@ def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool,
     _tell_skipped(paths, runs, skipped, with_all=list_skipped)
     if as_json:
         click.echo(json.dumps(views.show_json(runs, skipped), indent=2, allow_nan=False))
-    elif runs or any(skip.looks_like_log for skip in skipped):
+    elif runs:
         shown = [views.run_view(log, run, epochs) for log, run in runs]
         shown += [views.unreadable_view(skip) for skip in skipped if skip.looks_like_log]
         lines = views.show_table(shown, skipped, time.time(), ascii=not _speaks_utf8(sys.stdout))
@@ -360,7 +360,7 @@ def _require_paths(paths: Sequence[str]) -> None:
             raise NoRunsFound(f"{path}: sockets are not watched yet, name the record's file or folder")
         full = os.path.expanduser(path)
         if not os.path.lexists(full) and not glob.glob(full, recursive=True):
-            raise NoRunsFound(f"{path}: no such file or folder")
+            raise NoRunsFound(f"{path}: no such file or directory")
 
 
 def _tell_skipped(

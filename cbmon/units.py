@@ -104,6 +104,6 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def _char_cells(char: str) -> int:
-    if unicodedata.combining(char):
+    if unicodedata.category(char) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -355,7 +355,8 @@ def show_json(runs: Iterable[tuple[Log, Run]], skipped: Iterable[Skipped]) -> di
         "version": JSON_VERSION,
         "runs": [_run_json(log, run) for log, run in runs],
         "skipped": [
-            {"path": printable(str(skip.path)), "reason": printable(skip.reason)} for skip in skipped
+            {"path": printable(str(skip.path), limit=4096), "reason": printable(skip.reason)}
+            for skip in skipped
         ],
     }
 
@@ -387,11 +388,12 @@ def _run_json(log: Log, run: Run) -> dict[str, Any]:
 
 
 def _attempt_json(attempt: Attempt) -> dict[str, Any]:
-    metrics = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for name, column in attempt.metrics.items():
         towards = direction(name)
         best = column.best(towards) if towards else None
-        metrics[printable(name)] = {
+        shown = printable(name)
+        metrics[shown if shown not in metrics else f"{shown} ({len(metrics)})"] = {
             "last": json_number(column.last()),
             "best": None if best is None else column.values[best],
             "best_epoch": None if best is None else attempt.epochs[best],

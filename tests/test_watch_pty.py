@@ -218,4 +218,4 @@ def test_a_missing_path_is_refused_in_one_line(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment(), capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert (process.returncode, process.stdout) == (3, b"")
-    assert process.stderr == b"cbmon: missing/: no such file or folder\n"
+    assert process.stderr == b"cbmon: missing/: no such file or directory\n"
