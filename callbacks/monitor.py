@@ -51,7 +51,7 @@ class Monitor:
 
     Works at any place in the list. Several fits of one instance are attempts of one run in one file; a copy
     (deepcopy, pickle, fork) records a run of its own. A fit that ends by an exception or a kill leaves no end
-    in the record; readers then see that the process is gone.
+    in the record; readers see that the process is gone once it is.
     """
 
     async_safe = True

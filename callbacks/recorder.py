@@ -7,8 +7,10 @@ writes: in a forked child it does nothing.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -29,6 +31,9 @@ DRAIN_S = 2.0
 
 WAITING_MAX = 10_000
 """Events that may wait for a disk that hangs, some MB; what comes after is left out."""
+
+_RECORD_START = b'{"event":'
+"""How every record begins; a `.jsonl` that begins otherwise is somebody's data."""
 
 REFUSED_MAX = 16 * 2**20
 """Bytes kept for a disk that refuses them; what comes after is left out."""
@@ -144,12 +149,37 @@ class Recorder:
             try:
                 self._file = os.open(self.path, flags | (os.O_EXCL if self._is_new else 0), 0o600)
             except FileExistsError:  # two runs of one second and the same four digits: not the same file
-                self.path = self.path.with_stem(self.path.stem + secrets.token_hex(2))
+                self._take_another_name()
+            else:
+                if not self._may_have(self._file):
+                    self._close_file()
+                    self._take_another_name()
         self._is_new = False
         size = os.fstat(self._file).st_size
         is_torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         needs_first = size == 0 or not self._has_begun
         return (b"\n" if is_torn else b"") + (self._first if needs_first else b"")
+
+    def _may_have(self, file: int) -> bool:
+        """Whether the file is ours to append to: a record, and nobody else is writing it."""
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return True
+        start = os.pread(file, len(_RECORD_START), 0)
+        if start and not start.startswith(_RECORD_START):
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        return True
+
+    def _take_another_name(self) -> None:
+        name = self.path.name
+        self.path = self.path.with_stem(f"{self.path.stem}-{secrets.token_hex(2)}")
+        if not self._is_new:
+            say(f"{name} is another run's or no record: this one is recorded in {self.path}")
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -3,7 +3,7 @@
 Pure (no clock, file, Textual, Rich or NumPy), so the live screen, `watch --once` and `replay` draw alike and
 a chart is tested as literal text. A chart is exactly `height` rows of exactly `width` columns, whatever the
 values (None, NaN, ±inf, 1e308) and the size (also 0). Gaps stay gaps, the extremes of every dot column stay
-visible, and limits only widen, so a cell once drawn stays as it is. x are display values (1-based epochs).
+visible. x are display values (1-based epochs).
 Text handed in (`empty`, `letter`) is printable and one column a character: the caller's promise.
 """
 

@@ -340,7 +340,7 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
         shown,
         views.chart_view(first, planned=planned) if first else None,
         views.alert_lines(first) if first else [],
-        " ".join(paths),
+        " ".join(map(printable, paths)),
         width,
         height - 1,
         time.time(),

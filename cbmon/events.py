@@ -218,7 +218,9 @@ def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malfo
         except msgspec.DecodeError:
             # The standard library reads what other writers write: NaN, 1e400, a lone surrogate.
             event: RecordedEvent = msgspec.convert(
-                _without_odd_values(json.loads(line)), RecordedEvent, strict=False
+                _without_odd_values(json.loads(line.decode("utf-8", "surrogatepass"))),
+                RecordedEvent,
+                strict=False,
             )
             return event
     except (ValueError, RecursionError) as error:

@@ -78,8 +78,8 @@ def runs(
 
     Where room is short the word "done" goes first, then the times, then the metrics; the state goes last.
     """
-    first = first_visible(len(views), height, cursor)
-    shown = views[first : first + height]
+    indices = visible(len(views), height, cursor)
+    first, shown = indices.start, views[indices.start : indices.stop]
     epochs = _column(["" if view.epochs_text == UNKNOWN else view.epochs_text for view in shown])
     metrics = _metrics(shown, width // METRIC_SHARE)
     words = max((MIDDLE_MIN if _has_bar(view) else cells(view.word) for view in shown), default=0)
@@ -114,14 +114,20 @@ def runs(
         if times:
             spans.append(("  " + times[index], Role.DIM))
         rows.append(clip(spans, width, ascii))
+    if len(rows) < min(len(views), height):
+        above, below = indices.start, len(views) - indices.stop
+        parts = [f"{count} more {where}" for count, where in ((above, "above"), (below, "below")) if count]
+        rows.append(clip([(f"   {', '.join(parts)}", Role.DIM)], width, ascii))
     return tuple(rows)
 
 
-def first_visible(count: int, height: int, cursor: int | None) -> int:
-    """Index of the first run shown, so that the cursor stays in the middle where it can."""
-    if cursor is None or count <= height:
-        return 0
-    return max(0, min(cursor - height // 2, count - height))
+def visible(count: int, height: int, cursor: int | None) -> range:
+    """Which runs are shown: the cursor in the middle where it can be, a row left to say how many are not."""
+    if count <= height:
+        return range(count)
+    rows = height - 1 if height > 2 else height
+    first = max(0, min((cursor or 0) - rows // 2, count - rows))
+    return range(first, first + rows)
 
 
 def curves(
@@ -249,10 +255,12 @@ def frame(
         rows.append(rule(width, ascii=ascii))
     below = alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii)
     room = max(0, height - len(rows) - len(below))
-    if views and chart_of:
+    if not views:
+        rows += empty_rows(folder or title, width, room, ascii=ascii)
+    elif chart_of:
         rows += curves(chart_of, views[cursor].name, width, room, ascii=ascii)
     else:
-        rows += empty_rows(folder or title, width, room, ascii=ascii)
+        rows += [clip([], width)] * room
     return tuple([*rows, *below][:height])
 
 

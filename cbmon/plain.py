@@ -23,7 +23,7 @@ _LIVE = (Status.RUNNING, Status.GROWING, Status.EMPTY)
 
 
 class Narrator:
-    """Turns batches of events into sentences: each new epoch, each new alert once, each change of state once.
+    """Turns batches of events into sentences: the latest of new epochs, each new alert and change of state once.
 
     Alerts that were there before it began are told only where the run still suffers from them.
     """
@@ -44,7 +44,7 @@ class Narrator:
         if has_epoch:
             self._say(epoch_sentence(view, run, now))
         new = self._tell_alerts(log.path, run, view, now, is_first=before is None)
-        if log.trouble:
+        if log.trouble or (before is not None and before.status is None):
             is_news = before is None or before.word != view.word
         elif view.needs_you or view.status is None or view.status.value in new:
             is_news = False  # an alert says it

@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import chain, compress, count
 from operator import ne
 
+from cbmon.events import NonFinite
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, is_loss
 from cbmon.units import display_epoch, printable, short_lr
@@ -138,6 +139,11 @@ def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
             add(row, Severity.ERROR if is_loss(name) else Severity.WARNING, "nan", f"{word} {shown}")
         elif is_loss(name) and (row := _diverged(column)) is not None:
             add(row, Severity.ERROR, "diverged", f"{shown} diverged to {column.values[row]:.3g}")
+    for note in attempt.notes:
+        if isinstance(note, NonFinite):
+            word = f"NaN or infinite {printable(note.metric)} within epoch {display_epoch(note.epoch)}"
+            severity = Severity.ERROR if is_loss(note.metric) else Severity.WARNING
+            found.append(Alert(attempt=number, epoch=note.epoch, severity=severity, kind="nan", message=word))
     changes = rate_changes(attempt)
     if is_schedule(attempt, changes):
         row, old, new = changes[0]

@@ -157,7 +157,7 @@ def is_validation(name: str) -> bool:
 
 def is_loss(name: str) -> bool:
     """Whether the column is a loss: "loss", "val_loss", "decoder_loss", "train/box_loss"."""
-    return re.search(r"(?:^|[_ /.-])loss$", name, re.IGNORECASE) is not None
+    return re.search(r"(?:^|[_ /.-])loss(?:_\d+)?$", name, re.IGNORECASE) is not None
 
 
 def direction(name: str) -> Direction | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbmon.endpoint import is_gone
 from cbmon.events import Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
-from cbmon.formats.sniff import SNIFF_BYTES, Format, Refused, decoder, has_log_name, sniff
+from cbmon.formats.sniff import SNIFF_BYTES, Decoder, Format, Refused, decoder, has_log_name, sniff
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
@@ -36,6 +36,8 @@ LOOK_S = 30.0
 """Without any notice, look at everything this often: new files on NFS, and whether a run has gone quiet."""
 POLL_S = 2.0
 """Where no notices come (NFS, FUSE, `--poll`), look at the known logs this often."""
+PULSE_S = 5.0
+"""A record whose process is known is asked this often whether that still lives: one stat and one /proc read."""
 SETTLE_S = 0.02
 """After a notice, let the writer finish its line, so that one row is one read."""
 
@@ -68,7 +70,10 @@ class Log:
     _tail: bytes = b""
     _written: float | None = None
     _process: Process | None = None
-    _decoder: Any = None
+    _decoder: Decoder | None = None
+    """None until there are bytes that say which format it is."""
+    _is_stale: bool = False
+    """What was told so far is of another file."""
 
     def read(self, limit: int = READ_BYTES) -> list[Event] | None:
         """The events of the next bytes, `RecordReplaced` first if the file is not the one read so far.
@@ -76,26 +81,35 @@ class Log:
         Returns None if there are no next bytes. Raises OSError if the file cannot be read (now).
         """
         status = os.stat(self.path)
-        if self._decoder and status.st_size == self._offset and _facts(status) == self._facts:
+        if status.st_size == self._offset and _facts(status) == self._facts:
             return None
-        events: list[Event] = []
         with _open_regular(self.path) as file:
             status = os.fstat(file.fileno())
             self._written = status.st_mtime
-            if self._decoder is None or self._is_replaced(file, status):
-                if self._offset:
-                    events.append(RecordReplaced())
-                self._decoder = decoder(self.format)
+            if self._decoder is not None and self._is_replaced(file, status):
+                self._decoder, self._is_stale = None, True
                 self._offset, self._head, self._tail, self._process = 0, b"", b"", None
             self._facts = _facts(status)
+            if self._decoder is None:
+                file.seek(0)
+                head = file.read(SNIFF_BYTES)
             file.seek(self._offset)
             data = file.read(limit if self._offset else min(limit, FIRST_BYTES))
+        if data and self._decoder is None:
+            # What was empty, or another file, when it was found may be anything now.
+            found = sniff(head, self.path)
+            if isinstance(found, Refused):
+                raise OSError(found.reason)
+            self.format, self._decoder = found, decoder(found)
+        events: list[Event] = [RecordReplaced()] if self._is_stale else []
+        self._is_stale = False
         if not data and not events:
             return None
         if data:
             self._offset += len(data)
             self._head = (self._head + data)[:FINGERPRINT_BYTES]
             self._tail = (self._tail + data[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
+            assert self._decoder is not None
             events += self._decoder.feed(data)
         for event in events:
             if isinstance(event, RunStarted):
@@ -107,6 +121,11 @@ class Log:
     def finish(self) -> list[Event]:
         """For those who will not read on: what the file's end leaves unfinished."""
         return self._decoder.finish() if self._decoder else []
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the record names a process that may still write to it."""
+        return self._process is not None
 
     def tick(self, now: float) -> Tick:
         """How the log looks from outside at `now`."""
@@ -305,7 +324,12 @@ class Follower:
         self._now = now
         self._poll = poll
         self._notices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._polls = 0
+        self._looks = 0
+        """Waits that ended without a notice."""
+        self._passed_over: set[Path] = set()
+        """Paths that changed and that `find` does not take: hidden ones, links to what is known."""
+        self._links: dict[Path, Path] = {}
+        """Real path of each log that was named through a link."""
         self._observer: BaseObserver | None = None
         self._stopped = False
 
@@ -314,12 +338,13 @@ class Follower:
 
         Large logs come in several batches, in turn with the others.
         """
-        if changed is None or any(map(_may_be_log, changed - self.logs.keys())):
+        if changed is None or any(map(_may_be_log, changed - self.logs.keys() - self._passed_over)):
             finding = find(self.paths)
             self.skipped = finding.skipped
             new = {log.path: log for log in finding.logs if log.path not in self.logs}
             self.logs |= new
             if changed is not None:
+                self._passed_over |= changed - self.logs.keys()
                 changed = changed | new.keys()
         waiting = deque(log for path, log in self.logs.items() if changed is None or path in changed)
         while waiting and not self._stopped:
@@ -338,7 +363,8 @@ class Follower:
     def wait(self) -> set[Path] | None:
         """Wait until something changed; gives the changed paths, None for "look at everything"."""
         changed: set[Path] = set()
-        end = time.monotonic() + (POLL_S if self._poll else LOOK_S)
+        alive = set() if self._poll else {path for path, log in self.logs.items() if log.has_process}
+        end = time.monotonic() + self._pause(alive)
         while (left := end - time.monotonic()) > 0:
             try:
                 notice = self._notices.get(timeout=left)
@@ -348,13 +374,16 @@ class Follower:
                 return None
             if not changed:
                 end = time.monotonic() + SETTLE_S
-            changed.add(Path(notice))
-        return changed or (self._poll_known() if self._poll else None)
+            changed.add(self._links.get(Path(notice), Path(notice)))
+        return changed or self._due(set(self.logs) if self._poll else alive)
 
-    def _poll_known(self) -> set[Path] | None:
-        """Without notices: the known logs each time, everything (new logs as well) after `LOOK_S`."""
-        self._polls = (self._polls + 1) % round(LOOK_S / POLL_S)
-        return set(self.logs) if self._polls and self.logs else None
+    def _due(self, known: set[Path]) -> set[Path] | None:
+        """Without a notice: these logs each time, everything (new logs as well) once in `LOOK_S`."""
+        self._looks += 1
+        return None if not known or self._looks % round(LOOK_S / self._pause(known)) == 0 else known
+
+    def _pause(self, alive: set[Path]) -> float:
+        return POLL_S if self._poll else PULSE_S if alive else LOOK_S
 
     def start(self) -> None:
         """Ask the file system for notices. Call it after the first read, the import costs 15 ms.
@@ -409,6 +438,10 @@ class Follower:
             if os.path.isdir(path):
                 folders[path] = True
             else:
+                if path.is_symlink() and path.is_file():
+                    real = path.resolve()
+                    self._links[real] = path
+                    folders.setdefault(real.parent, False)
                 while not os.path.isdir(path.parent):
                     path = path.parent
                 folders.setdefault(path.parent, any(sign in text for sign in "*?["))

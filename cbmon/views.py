@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from cbmon.chart import Curve, Mark, MarkKind
+from cbmon.events import CheckpointSaved
 from cbmon.rules import Alert, Severity, Status, alerts, is_schedule, last_sign, rate_changes, status
 from cbmon.run import Attempt, Run
 from cbmon.series import Direction, base_name, direction, is_loss, is_validation
@@ -174,8 +175,10 @@ KeyT = TypeVar("KeyT")
 
 
 def newest_first(views: Mapping[KeyT, RunView]) -> dict[KeyT, RunView]:
-    """Runs by their last sign of life, the latest first; by name where it is the same."""
-    return dict(sorted(views.items(), key=lambda item: (-(item[1].since or 0.0), item[1].name)))
+    """Runs that need somebody first, then by their last sign of life, the latest first, then by name."""
+    return dict(
+        sorted(views.items(), key=lambda item: (not item[1].needs_you, -(item[1].since or 0.0), item[1].name))
+    )
 
 
 def unreadable_view(skipped: Skipped) -> RunView:
@@ -262,7 +265,12 @@ def alert_lines(run: Run) -> list[tuple[Severity, str]]:
 def warning_lines(run: Run) -> list[str]:
     """What was left out of the log, in order."""
     more = [f"and {plural(run.warnings_dropped, 'more warning')}"] if run.warnings_dropped else []
-    return [printable(str(warning)) for warning in run.warnings] + more
+    texts = sorted(set().union(*(attempt.not_numbers for attempt in run.attempts)))
+    return [
+        *(printable(str(warning)) for warning in run.warnings),
+        *more,
+        *(f"column {printable(name)!r}: some cells are text or lists, taken as absent" for name in texts),
+    ]
 
 
 def ascii_only(text: str) -> str:
@@ -372,7 +380,11 @@ def _run_json(log: Log, run: Run) -> dict[str, Any]:
         "path": printable(str(log.path), limit=4096),
         "format": log.format.value,
         "status": status(run).value,
-        "attempts": [_attempt_json(attempt) for attempt in run.attempts if attempt.epochs or attempt.started],
+        "attempts": [
+            _attempt_json(attempt)
+            for attempt in run.attempts
+            if len(run.attempts) > 1 or attempt.epochs or attempt.started
+        ],
         "alerts": [
             {
                 "attempt": alert.attempt,
@@ -457,6 +469,9 @@ def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     changes = rate_changes(attempt)
     for row, _, _ in () if is_schedule(attempt, changes) else changes:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
+    for note in attempt.notes:
+        if isinstance(note, CheckpointSaved):
+            yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
     for name in names:
         column = attempt.metrics[name]
         if column.first_non_finite is not None:

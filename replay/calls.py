@@ -12,7 +12,7 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cbmon.errors import BadCall
 from cbmon.policies import (
@@ -25,9 +25,6 @@ from cbmon.policies import (
 )
 from cbmon.profiles import Profile
 from cbmon.replay.schedules import UserFunction, did_you_mean, dotted_name, read_schedule
-
-if TYPE_CHECKING:
-    pass  # type: ignore[import-untyped, unused-ignore]
 
 _REPLAYED: dict[str, type[Policy]] = {
     policy.__name__: policy
@@ -106,6 +103,21 @@ def parse_variant(text: str, profile: Profile) -> tuple[str, list[Call]]:
     return (match[1].strip(), parse_calls(match[2], profile)) if match else ("", parse_calls(text, profile))
 
 
+_CALLBACKS_MODULES = frozenset(
+    prefix + "callbacks"
+    for prefix in (
+        "",
+        "keras.",
+        "tf.keras.",
+        "tensorflow.keras.",
+        "tf_keras.",
+        "k.",
+        "tensorflow.python.keras.",
+    )
+)
+"""Where a script finds Keras' own callbacks; a class of this name elsewhere is somebody else's."""
+
+
 def _read_call(node: ast.AST | None, text: str, profile: Profile) -> Call:
     name = dotted_name(node.func) if isinstance(node, ast.Call) else None
     if not isinstance(node, ast.Call) or name is None:
@@ -116,7 +128,7 @@ def _read_call(node: ast.AST | None, text: str, profile: Profile) -> Call:
     module, _, last = name.rpartition(".")
     if last in _NOT_REPLAYED:
         raise BadCall(f"{text!r}: {last} is not replayed yet. Replayed: {', '.join(_REPLAYED)}")
-    if module and module.rpartition(".")[2] != "callbacks":
+    if module and module not in _CALLBACKS_MODULES:
         raise BadCall(f"{text!r}: custom callbacks are not supported yet, only those of keras.callbacks")
     if last not in _REPLAYED:
         raise BadCall(f"{text!r}: no such callback.{did_you_mean(last, [*_REPLAYED, *_NOT_REPLAYED])}")

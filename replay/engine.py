@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from string import Formatter
 from typing import Any
 
@@ -166,7 +167,19 @@ class _Driver:
                 )
                 break
         self._warn_of_absence(len(rates))
+        self._warn_of_gaps(len(rates))
         return self._decisions(rates, stopped, has_ended)
+
+    def _warn_of_gaps(self, epochs: int) -> None:
+        """Law 7: Keras saw epochs that the log does not have; what they would have decided is unknown."""
+        numbers = self.recording.epochs[:epochs]
+        gaps = [(one, other) for one, other in pairwise(numbers) if other > one + 1]
+        if gaps:
+            one, other = gaps[0]
+            first, last = display_epoch(one + 1), display_epoch(other - 1)
+            which = f"epoch {first} is" if first == last else f"epochs {first}-{last} are"
+            more = f" (and {plural(len(gaps) - 1, 'more gap')})" if len(gaps) > 1 else ""
+            self.warnings.append(f"{which} not in this log{more}: what Keras saw there is unknown")
 
     def _refuse_text(self) -> None:
         """A column of lists or text has no order; Keras would fail or, worse, save by another rule."""
@@ -359,7 +372,7 @@ class _Driver:
             raise KerasRefuses(
                 "KeyError", f'Failed to format this callback filepath: "{template}". Reason: {error}'
             ) from None
-        except (IndexError, ValueError, AttributeError, TypeError) as error:
+        except (IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
             raise KerasRefuses(type(error).__name__, f"{error} in the path {template!r}") from None
 
     # -- the account

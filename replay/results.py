@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from cbmon.policies import CheckpointState, EarlyStoppingState, PlateauState, Policy
 from cbmon.profiles import Profile
+from cbmon.units import printable
 from cbmon.views import json_number
 
 
@@ -124,10 +125,10 @@ class Replay:
     def as_json(self) -> dict[str, Any]:
         """The result as DESIGN.md §6 has it: epochs 0-based, non-finite numbers as strings."""
         document: dict[str, Any] = {
-            "log": self.log,
+            "log": printable(self.log, limit=4096),
             "attempt": self.attempt,
-            "variant": self.variant,
-            "callbacks": list(self.callbacks),
+            "variant": printable(self.variant),
+            "callbacks": [printable(text, limit=4096) for text in self.callbacks],
             "epochs_recorded": len(self.recording.epochs),
         }
         made = self.decisions

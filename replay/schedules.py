@@ -161,11 +161,7 @@ _ROUND_DIGITS = 400
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    if (
-        isinstance(base, int)
-        and isinstance(exponent, int)
-        and base.bit_length() * abs(exponent) > _POWER_BITS
-    ):
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > _POWER_BITS:
         raise CannotReplay(
             f"{base if base.bit_length() < 64 else 'a large number'} ** {exponent}: that number is absurd"
         )
@@ -184,17 +180,58 @@ def _numpy(function: Callable[..., float]) -> Callable[..., float]:
             return float(function(*arguments))
         except OverflowError:
             return math.inf
+        except ZeroDivisionError:
+            return math.nan
         except ValueError:
-            return -math.inf if function in _LOGARITHMS and arguments[0] == 0 else math.nan
+            return -math.inf if arguments[0] == _POLES.get(function) else math.nan
 
     return apply
+
+
+def _keeping_integers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As NumPy's functions that give an integer for integers, which Keras then refuses as a learning rate."""
+    as_float = _numpy(function)
+
+    def apply(*arguments: float) -> float:
+        return (
+            function(*arguments) if all(isinstance(each, int) for each in arguments) else as_float(*arguments)
+        )
+
+    return apply
+
+
+def _minimum(one: float, other: float) -> float:
+    return one + other if one != one or other != other else min(one, other)
+
+
+def _maximum(one: float, other: float) -> float:
+    return -_minimum(-one, -other)
+
+
+def _clip(number: float, low: float, high: float) -> float:
+    return _minimum(_maximum(number, low), high)
+
+
+def _rint(number: float, digits: int = 0) -> float:
+    """NumPy rounds the shifted number; Python's `round` works on the decimals."""
+    scale = 10.0 ** max(-_ROUND_DIGITS, min(_ROUND_DIGITS, digits))
+    return round(number * scale) / scale if math.isfinite(number * scale) else number
+
+
+def _array_power(base: float, exponent: float) -> float:
+    if isinstance(base, int) and isinstance(exponent, int):
+        if exponent < 0:
+            raise KerasRefuses("ValueError", "Integers to negative integer powers are not allowed.")
+        return int(_power(base, exponent))
+    return math.inf if base == 0 > exponent else math.pow(base, exponent)
 
 
 def _tensor(function: Callable[..., float]) -> Callable[..., Tensor]:
     return lambda *arguments: Tensor(float32(_numpy(function)(*map(float32, arguments))))
 
 
-_LOGARITHMS = (math.log, math.log2, math.log10)
+_POLES: dict[Callable[..., Any], float] = {math.log: 0.0, math.log2: 0.0, math.log10: 0.0, math.log1p: -1.0}
+"""Where a function is -inf; elsewhere out of its domain NumPy gives NaN."""
 _ANYWHERE = (
     *(
         math.exp,
@@ -219,15 +256,13 @@ _ARRAY: dict[str, Callable[..., Any]] = {
         "arccos": math.acos,
         "arctan": math.atan,
         "arctan2": math.atan2,
-        "power": math.pow,
-    },
-    **{"abs": abs, "absolute": abs, "minimum": min, "maximum": max, "mod": operator.mod, "round": _round},
-    **{
-        "rint": round,
-        "float32": float32,
+        "rint": _rint,
         "float64": float,
-        "clip": lambda x, low, high: min(max(x, low), high),
     },
+}
+_ARRAY_KEEPING: dict[str, Callable[..., Any]] = {
+    **{"abs": abs, "absolute": abs, "minimum": _minimum, "maximum": _maximum, "clip": _clip},
+    **{"mod": operator.mod, "power": _array_power, "round": _rint},
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{prefix + name: function for prefix in ("", "math.") for name, function in _PLAIN.items()},
@@ -235,7 +270,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{
         prefix + name: _tensor(function)
         for prefix in ("tf.math.", "tf.", "tensorflow.math.", "ops.", "keras.ops.")
-        for name, function in (_PLAIN | _ARRAY).items()
+        for name, function in (_PLAIN | _ARRAY | _ARRAY_KEEPING).items()
+    },
+    **{
+        prefix + name: _keeping_integers(function)
+        for prefix in ("np.", "numpy.")
+        for name, function in _ARRAY_KEEPING.items()
     },
     **{"min": min, "max": max, "abs": abs, "int": int, "float": float, "round": _round, "pow": _power},
 }

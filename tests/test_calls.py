@@ -302,3 +302,40 @@ def test_a_function_of_the_users_own_is_imported_and_said_so(
         rate(f"'{module}:step'", lr=None)
     with pytest.raises(KerasRefuses, match="LookupError: no table"):
         rate(f"'{module}:broken'")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "np.maximum(0.1, np.nan)",
+        "np.minimum(np.nan, 0.1)",
+        "np.power(0.0, -1.0)",
+        "np.log1p(-1.0)",
+        "np.round(2.675, 2)",
+        "np.mod(-1.0, 0.0)",
+        "np.clip(0.5, 0.1, 0.3)",
+        "np.power(0.5, 3)",
+        "np.exp(-0.1 * 3)",
+        "np.cos(np.pi * 3 / 10)",
+        "0.1 * 10 ** -2000",
+    ],
+)
+def test_numpys_functions_give_what_numpy_gives(expression: str) -> None:
+    np = pytest.importorskip("numpy")
+    with np.errstate(all="ignore"):
+        expected = float(eval(expression, {"np": np}))  # the test's own text, judged by the real numpy
+    found = rate(f"lambda epoch: {expression}")
+    assert found == pytest.approx(expected, nan_ok=True, rel=0, abs=0)
+
+
+@pytest.mark.parametrize(
+    "expression", ["np.abs(-1)", "np.minimum(1, 2)", "np.power(10, 2)", "np.clip(epoch, 0, 3)"]
+)
+def test_an_integer_from_numpy_is_refused_as_keras_refuses_it(expression: str) -> None:
+    with pytest.raises(KerasRefuses, match="should be a float"):
+        rate(f"lambda epoch: {expression}")
+
+
+def test_a_stock_name_in_somebody_elses_module_is_not_kerass() -> None:
+    with pytest.raises(BadCall, match="custom callbacks"):
+        parse_calls("foo.callbacks.EarlyStopping(patience=3)", K3)

@@ -178,12 +178,24 @@ def test_the_state_gives_the_colour_and_the_word_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cursor", "first"), [(None, 0), (0, 0), (2, 0), (3, 1), (15, 13), (28, 25), (29, 25)]
+    ("cursor", "first", "rest"),
+    [
+        (None, 0, "26 more below"),
+        (0, 0, "26 more below"),
+        (2, 0, "26 more below"),
+        (3, 1, "1 more above, 25 more below"),
+        (15, 13, "13 more above, 13 more below"),
+        (28, 26, "26 more above"),
+        (29, 26, "26 more above"),
+    ],
 )
-def test_the_list_scrolls_so_that_the_cursor_stays_in_the_middle(cursor: int | None, first: int) -> None:
+def test_the_list_scrolls_so_that_the_cursor_stays_in_the_middle(
+    cursor: int | None, first: int, rest: str
+) -> None:
     views = [a_run(f"run{number:02}") for number in range(30)]
     rows = texts(frame.runs(views, 40, 5, NOON, cursor=cursor))
-    assert [row[3:8] for row in rows] == [view.name for view in views[first : first + 5]]
+    assert [row[3:8] for row in rows[:4]] == [view.name for view in views[first : first + 4]]
+    assert rows[4] == f"   {rest}"
     assert [row[3:8] for row in rows if row[0] == "▸"] == ([] if cursor is None else [f"run{cursor:02}"])
 
 

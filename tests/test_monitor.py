@@ -3,6 +3,7 @@
 import copy
 import csv
 import importlib.util
+import json
 import math
 import os
 import pickle
@@ -775,3 +776,32 @@ print(keras.__version__)
         assert [event.metrics for event in recorded] == logged
     rates = [rate for event in epochs(tmp_path / "schedule.jsonl") for rate in event.learning_rate or []]
     assert rates == pytest.approx([0.1, 0.05, 0.025, 0.0125], rel=1e-6)
+
+
+def test_two_writers_of_one_file_get_a_file_each(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.jsonl"
+    first, second = Monitor(path), Monitor(path)
+    for monitor in (first, second):
+        begin(monitor)
+        wait_for(lambda: monitor._recorder._has_begun)  # type: ignore[union-attr]  # noqa: B023
+    for monitor in (first, second):
+        run_epoch(monitor, 0)
+        monitor.on_train_end()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    for file in files:
+        kinds = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+        assert kinds == ["run_started", "epochs_ended", "run_ended"]
+    assert "this one is recorded in" in capfd.readouterr().err
+
+
+def test_somebody_elses_jsonl_is_left_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "hi"}\n')
+    monitor = Monitor(path)
+    begin(monitor)
+    run_epoch(monitor, 0)
+    monitor.on_train_end()
+    assert path.read_text() == '{"prompt": "hi"}\n'
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "this one is recorded in" in capfd.readouterr().err

@@ -793,3 +793,65 @@ def test_watchdog_is_loaded_only_when_it_is_needed(logs: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
+
+
+# --- found in use ---------------------------------------------------------------------------------------------
+
+
+def test_an_empty_log_that_becomes_console_text_is_refused_as_a_cold_read_would(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.touch()
+    follower = Follower([str(tmp_path)])
+    assert [log.path for log, _ in follower.read()][:1] == [path]
+    path.write_text("Training...\nEpoch 1/3\n")
+    list(follower.read())
+    assert "no header line" in follower.logs[path].trouble
+
+
+def test_a_csv_rewritten_as_a_history_is_read_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("epoch,loss\n0,1.0\n")
+    log, run = Log(path, "x", Format.KERAS_CSV), Run()
+    for event in log.read() or []:
+        fold(run, event)
+    path.unlink()
+    path.write_text('{"epoch": [5, 6], "loss": [0.5, 0.4]}')
+    while (events := log.read()) is not None:
+        for event in events:
+            fold(run, event)
+    assert log.format is Format.HISTORY
+    assert list(run.current.epochs) == [5, 6], "an `epoch` list gives the epoch numbers"
+
+
+def test_a_file_named_through_a_link_is_followed(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere" / "t.csv"
+    real.parent.mkdir()
+    real.write_text("epoch,loss\n0,1.0\n")
+    link = tmp_path / "latest.csv"
+    link.symlink_to(real)
+    follower = Follower([str(link)])
+    list(follower.read())
+    follower.start()
+    try:
+        assert follower.wait() is None, "start asks for one more look"
+        list(follower.read())
+        with real.open("a") as file:
+            file.write("1,0.5\n")
+        assert follower.wait() == {link}
+    finally:
+        follower.stop()
+
+
+def test_a_hidden_log_that_grows_is_not_looked_for_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / ".hidden" / "x.csv"
+    hidden.parent.mkdir()
+    hidden.write_text("epoch,loss\n0,1.0\n")
+    follower = Follower([str(tmp_path)])
+    list(follower.read())
+    looks = []
+    monkeypatch.setattr(sources, "find", lambda paths: looks.append(paths) or find(paths))
+    for _ in range(3):
+        list(follower.read({hidden}))
+    assert len(looks) == 1

@@ -572,8 +572,13 @@ async def test_many_runs_scroll_with_the_cursor_and_keep_a_third_of_the_screen(l
         assert len(panel(app, "runs")) == 8
         await pilot.press(*["j"] * 15)
         await until_title(app, pilot, " run15")
-        assert [line[3:8] for line in panel(app, "runs")] == [f"run{number}" for number in range(11, 19)]
+        assert [line[3:8] for line in panel(app, "runs")] == [f"run{number}" for number in range(12, 19)] + [
+            "12 mo"
+        ]
         await pilot.click("#runs", offset=(5, 0))
-        await until_title(app, pilot, " run11")
+        await until_title(app, pilot, " run12")
         await pilot.press("end")
-        await until(pilot, lambda: panel(app, "runs")[-1].startswith("▸◌ run29"))
+        await until(pilot, lambda: panel(app, "runs")[-2].startswith("▸◌ run29"))
+        assert panel(app, "runs")[-1] == "   23 more above"
+        await pilot.resize_terminal(80, 48)
+        await until(pilot, lambda: len(panel(app, "runs")) == 16)

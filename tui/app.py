@@ -90,6 +90,8 @@ class WatchApp(App[None]):
         self._has_read = False
         self._cursor: Path | None = None
         self._group = 0
+        self._height = 24
+        """Rows of the terminal, as the latest resize told: `size` still has those before it."""
         self._is_log: bool | None = None
         """What the user chose; None: the chart decides by its values."""
         self._shows_alerts = False
@@ -196,7 +198,7 @@ class WatchApp(App[None]):
 
     def _layout(self) -> None:
         """Give the panels the rows they need; the chart has the rest."""
-        height = self.size.height
+        height = self._height
         listed = len(self._listed())
         self.query_one("#runs").styles.height = min(listed, max(1, height // frame.RUNS_SHARE))
         self.query_one("#rule").styles.height = min(listed, 1)
@@ -257,6 +259,7 @@ class WatchApp(App[None]):
 
     def on_resize(self, event: Resize) -> None:
         """Facts beside the chart only where there is room."""
+        self._height = event.size.height
         self.set_class(event.size.width < WIDE, "narrow")
         self._choose_anew()
 
@@ -264,11 +267,10 @@ class WatchApp(App[None]):
         """A click on a run chooses it."""
         if message.panel.id == "runs" and self._cursor:
             paths = list(self._views)
-            first = frame.first_visible(
-                len(self._listed()), message.panel.size.height, paths.index(self._cursor)
-            )
-            if first + message.row < len(paths):
-                self._choose(paths[first + message.row])
+            height, cursor = message.panel.size.height, paths.index(self._cursor)
+            shown = frame.visible(len(self._listed()), height, cursor)
+            if message.row < len(shown) and shown[message.row] < len(paths):
+                self._choose(paths[shown[message.row]])
 
     def action_move(self, by: int) -> None:
         """Choose another run."""

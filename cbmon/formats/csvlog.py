@@ -67,7 +67,12 @@ def parse_header(line: str) -> Header | None:
     folded = [name.casefold() for name in best]
     epochs = [index for index, name in enumerate(folded) if name in EPOCH_NAMES]
     is_index = folded[:1] == [""]
-    if not all(_is_name(name) for name in best[is_index:]):
+    names = best[is_index or folded[0] in EPOCH_NAMES :]
+    if folded[0] in EPOCH_NAMES:
+        # CSVLogger's own header: a user may call a metric anything, but not all of them numbers.
+        if names and not any(map(_is_name, names)):
+            return None
+    elif not all(map(_is_name, names)):
         return None
     if not epochs and not any(is_loss(name) for name in best):
         return None
@@ -77,7 +82,7 @@ def parse_header(line: str) -> Header | None:
     for index, name in enumerate(best):
         if is_learning_rate(name):
             rate_at = index if rate_at is None else rate_at
-        elif folded[index] not in EPOCH_NAMES and name not in seen and (index or not is_index):
+        elif name and folded[index] not in EPOCH_NAMES and name not in seen:
             seen.add(name)
             metrics.append((index, name))
     epoch_at = epochs[0] if len(epochs) == 1 else (0 if is_index and not epochs else None)
@@ -170,7 +175,7 @@ class CsvDecoder:
         if self._quoted:
             self._quoted.append((number, text))
             record = "\n".join(line for _, line in self._quoted)
-            if self._is_row(text) or len(self._quoted) > RECORD_LINES_MAX or len(record) > LINE_MAX:
+            if self._begins_row(text) or len(self._quoted) > RECORD_LINES_MAX or len(record) > LINE_MAX:
                 del self._quoted[-1]
                 self._give_up_quote()
             elif _is_quote_open(record):
@@ -235,16 +240,13 @@ class CsvDecoder:
         self._row += 1
         self._leave_out(number, reason)
 
-    def _is_row(self, text: str) -> bool:
-        """Whether a line is a whole row by itself, so that an open quote before it must be torn."""
+    def _begins_row(self, text: str) -> bool:
+        """Whether a line begins with a row's epoch, so that an open quote before it must be torn."""
         header = self._header
-        if header is None or _is_quote_open(text):
+        if header is None or header.epoch_at not in (0, None):
             return False
-        cells = _split(text, header.separator)
-        return (
-            len(cells) == header.width > 1
-            and re.fullmatch(r"\d+", cells[header.epoch_at or 0].strip()) is not None
-        )
+        first, cut, _ = text.partition(header.separator)
+        return bool(cut) and re.fullmatch(r" *[0-9]+ *", first) is not None
 
     def _begin(self, number: int, header: Header) -> None:
         """A header: the lines held back were titles, the new columns hold."""

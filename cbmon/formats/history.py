@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from cbmon.events import EpochsEnded, Event, Malformed, Values, is_number
+from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values, is_number
 from cbmon.series import is_learning_rate
 
 SIZE_MAX = 64 << 20
@@ -58,6 +59,10 @@ def decode_history(history: object) -> list[Event]:
     lists = {name: column for name, column in history.items() if isinstance(column, list)}
     count = max(map(len, lists.values()), default=0)
     events: list[Event] = []
+    epochs: Sequence[int] = range(count)
+    numbers = lists.get("epoch", [])
+    if len(numbers) == count and all(type(number) is int and 0 <= number <= EPOCH_MAX for number in numbers):
+        epochs = lists.pop("epoch", [])
     metrics: dict[str, Values] = {}
     not_numbers: list[str] = []
     for name, column in lists.items():
@@ -71,7 +76,6 @@ def decode_history(history: object) -> list[Event]:
             not_numbers.append(name)
     rate = next((metrics.pop(name) for name in list(metrics) if is_learning_rate(name)), None)
     if count:
-        epochs = range(count)
         events.append(
             EpochsEnded(epochs=epochs, metrics=metrics, learning_rate=rate, not_numbers=not_numbers)
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cbmon.events import Event, Malformed, decode_line
+import msgspec
+
+from cbmon.events import EpochsEnded, Event, Malformed, decode_line
 from cbmon.formats.lines import LINE_MAX, LineSplitter
 
 
@@ -19,7 +21,10 @@ class RecordDecoder:
             if line is None:
                 events.append(Malformed(line=number, reason=f"left out, longer than {LINE_MAX} bytes"))
             elif line.strip():
-                events.append(decode_line(line, number))
+                event = decode_line(line, number)
+                if isinstance(event, EpochsEnded) and len(event.epochs) == 1:
+                    event = msgspec.structs.replace(event, first_line=number)
+                events.append(event)
         return events
 
     def finish(self) -> list[Event]:
