@@ -1,6 +1,6 @@
 """Charts as rows of text: values and a size in, spans with a role out.
 
-Pure (no clock, file, Textual, Rich or NumPy), so the live screen, `watch --once` and `replay` draw alike and
+Pure (no clock, file, Textual, Rich or NumPy), so the live screen and `watch --once` draw alike and
 a chart is tested as literal text. A chart is exactly `height` rows of exactly `width` columns, whatever the
 values (None, NaN, ±inf, 1e308) and the size (also 0). Gaps stay gaps, the extremes of every dot column stay
 visible. x are display values (1-based epochs).

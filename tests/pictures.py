@@ -38,9 +38,9 @@ class Picture:
 
 
 PICTURES_OF = {
-    "watch-80x24": Picture(("early-stop", "healthy", "nan", "overfitting"), SMALL),
+    "watch-80x24": Picture(("early-stop", "healthy", "nan", "overfitting"), SMALL, ("j",)),
     "watch-160x45": Picture(
-        ("plateau", "overfitting", "early-stop", "healthy", "killed", "nan", "resumed"), LARGE
+        ("plateau", "overfitting", "early-stop", "healthy", "killed", "nan", "resumed"), LARGE, ("j",)
     ),
     "nan": Picture(("nan", "healthy"), SMALL),
     "learning-rate": Picture(("plateau",), SMALL),
