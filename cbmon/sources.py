@@ -12,6 +12,7 @@ import queue
 import re
 import stat
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -405,6 +406,8 @@ class Follower:
                         if path and not (event.is_directory and event.event_type == "modified"):
                             notices.put(os.fsdecode(path))
 
+        # Folders made one in the other while they are being watched: watchdog's own race, and harmless.
+        warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
         observer = Observer()
         try:
             for folder, recursive in self._folders().items():

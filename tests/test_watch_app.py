@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -582,3 +583,16 @@ async def test_many_runs_scroll_with_the_cursor_and_keep_a_third_of_the_screen(l
         assert panel(app, "runs")[-1] == "   23 more above"
         await pilot.resize_terminal(80, 48)
         await until(pilot, lambda: len(panel(app, "runs")) == 16)
+
+
+async def test_two_quick_keys_in_the_help_close_it_once(logs: Path) -> None:
+    a_log(logs, "run1")
+    async with watching() as (app, pilot):
+        await pilot.press("question_mark")
+        help_screen = app.screen
+        assert isinstance(help_screen, HelpScreen)
+        for _ in range(2):
+            help_screen.post_message(Key("x", "x"))
+        await until(pilot, lambda: app.screen is not help_screen)
+        await pilot.pause()
+        assert app.return_code in (None, 0)

@@ -25,6 +25,7 @@ class HelpScreen(ModalScreen[None]):
     def __init__(self, *, is_ascii: bool) -> None:
         super().__init__(classes="ascii" if is_ascii else "")
         self._is_ascii = is_ascii
+        self._has_left = False
 
     def compose(self) -> ComposeResult:
         """One block of text."""
@@ -43,8 +44,14 @@ class HelpScreen(ModalScreen[None]):
     def on_key(self, event: Key) -> None:
         """Close."""
         event.stop()
-        self.dismiss()
+        self._leave()
 
     def on_click(self) -> None:
         """Close."""
-        self.dismiss()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Two quick keys: the second may come while the first is still closing it."""
+        if self.is_current and not self._has_left:
+            self._has_left = True
+            self.dismiss()
