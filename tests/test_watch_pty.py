@@ -162,6 +162,7 @@ def test_a_terminal_without_utf_8_gets_ascii(logs: Path, terminals: list[Termina
     terminal.press(b"?")
     terminal.shows("Any key closes this")
     terminal.press(b"q")
+    terminal.until(lambda: not any("Any key closes this" in line for line in terminal.screen.display))
     terminal.shows("NaN loss at epoch 4")
     terminal.press(b"q")
     assert terminal.end() == 0
