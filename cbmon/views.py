@@ -274,7 +274,7 @@ def warning_lines(run: Run) -> list[str]:
 
 
 def ascii_only(text: str) -> str:
-    """The text for a terminal without UTF-8, in as many columns: the one place where our glyphs get stand-ins.
+    """The text for a terminal without UTF-8, in as many columns; charts have an ASCII twin of their own.
 
     Foreign letters lose their accents, what has no letter is "?".
     """
