@@ -59,7 +59,24 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started", omit_defa
     keras: str | None = None
     """Keras version, such as "3.15.1"."""
     backend: str | None = None
+    backend_version: str | None = None
+    """Version of TensorFlow, JAX or torch."""
+    python: str | None = None
+    model: str | None = None
+    """The model's name."""
+    parameters: Count | None = None
+    """Number of weights, trained or not; None where the model was not built yet."""
     optimizer: str | None = None
+    callbacks: list[str] = []
+    """Class names of the fit's callbacks, in order; empty where they could not be seen."""
+    devices: list[str] = []
+    """What the backend trains on, such as "GPU: NVIDIA H100"."""
+    command: list[str] = []
+    """The process's arguments, secrets masked; empty if not to be recorded."""
+    config: dict[str, Any] = {}
+    """What the user gave to `Monitor(config=…)`, secrets masked."""
+    worker: Count | None = None
+    """Rank of the worker that writes, None if it is the only one or the chief."""
     process: Process | None = None
 
 
@@ -71,6 +88,13 @@ class EpochsEnded(_Event, frozen=True, kw_only=True, tag="epochs_ended"):
     """One column per metric, each as long as `epochs`. All-absent columns say that the name was in the log."""
     learning_rate: Values | None = None
     """In effect during each epoch."""
+    learning_rates: dict[str, Values] = {}
+    """In effect during each epoch, by optimizer, where there are several (Keras' `MultiOptimizer`)."""
+    seconds: dict[str, Values] = {}
+    """How long things took: "epoch", "validation", "step" (mean without the first one), "first_step" (which
+    compiles: of the first epoch of a fit)."""
+    times: Values | None = None
+    """When each epoch ended, Unix seconds: row logs that tell it. A record has `time`."""
     first_line: int | None = None
     """Row logs: line number of the first row; the batch's rows stand on consecutive lines. Never recorded."""
     not_numbers: list[str] = []
@@ -83,9 +107,10 @@ class EpochsEnded(_Event, frozen=True, kw_only=True, tag="epochs_ended"):
                 raise ValueError(f"{name!r} has {len(column)} values for {len(self.epochs)} epochs")
 
     def columns(self) -> list[tuple[str, Values]]:
-        """All columns with their names, the learning rate last."""
-        rate = [] if self.learning_rate is None else [("learning_rate", self.learning_rate)]
-        return [*self.metrics.items(), *rate]
+        """All columns with their names, the metrics first."""
+        alone = (("learning_rate", self.learning_rate), ("times", self.times))
+        single = [(name, column) for name, column in alone if column is not None]
+        return [*self.metrics.items(), *self.learning_rates.items(), *self.seconds.items(), *single]
 
 
 class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
@@ -93,10 +118,16 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
 
     epoch: Epoch
     step: Count
-    """Steps done in this epoch."""
+    """Steps done in this phase of the epoch."""
     steps: Count | None = None
+    phase: str = "train"
+    """"train" or "validation"."""
     metrics: dict[str, float | None] = {}
-    """Running means since the epoch began, as Keras keeps them."""
+    """Running means since the phase began, as Keras keeps them."""
+    step_seconds: float | None = None
+    """Mean duration of a step in this phase, without its first one."""
+    learning_rate: float | None = None
+    """At the first step of this epoch."""
 
 
 class LearningRateChanged(_Event, frozen=True, kw_only=True, tag="learning_rate_changed"):
@@ -112,6 +143,27 @@ class CheckpointSaved(_Event, frozen=True, kw_only=True, tag="checkpoint_saved")
 
     epoch: Epoch
     path: str
+
+
+class CallbackState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a callback with patience has counted; None where it has no such thing."""
+
+    name: str
+    """Its class."""
+    monitor: str = ""
+    patience: float | None = None
+    wait: Count | None = None
+    best: float | None = None
+    best_epoch: Epoch | None = None
+    cooldown: Count | None = None
+    """Epochs of cooldown left."""
+
+
+class CallbackStates(_Event, frozen=True, kw_only=True, tag="callback_states"):
+    """The fit's callbacks with patience, after all of them have seen the end of `epoch`."""
+
+    epoch: Epoch
+    states: list[CallbackState] = []
 
 
 class NonFinite(_Event, frozen=True, kw_only=True, tag="non_finite"):
@@ -153,6 +205,8 @@ class RunEnded(_Event, frozen=True, kw_only=True, tag="run_ended"):
     """Callbacks that stopped it."""
     error: str = ""
     """The exception, such as "ValueError: ..."."""
+    restored: Epoch | None = None
+    """The epoch whose weights a callback put back."""
 
 
 class RecordReplaced(_Event, frozen=True, kw_only=True, tag="record_replaced"):
@@ -182,6 +236,7 @@ RecordedEvent: TypeAlias = (
     | Progress
     | LearningRateChanged
     | CheckpointSaved
+    | CallbackStates
     | NonFinite
     | StopRequested
     | ControlApplied
@@ -249,13 +304,23 @@ def _without_odd_values(raw: Any) -> Any:
         isinstance(raw, dict) and raw.get("event") == "epochs_ended" and isinstance(raw.get("metrics"), dict)
     ):
         return raw
-    columns = {name: column for name, column in raw["metrics"].items() if isinstance(column, list)}
+    columns = _lists(raw["metrics"])
     rate = raw.get("learning_rate")
     return raw | {
         "metrics": {name: _numbers(column) for name, column in columns.items()},
         "learning_rate": _numbers(rate) if isinstance(rate, list) else None,
+        **{
+            table: {name: _numbers(column) for name, column in _lists(raw.get(table)).items()}
+            for table in ("learning_rates", "seconds")
+        },
         "not_numbers": [name for name, column in columns.items() if not all(map(_is_value, column))],
     }
+
+
+def _lists(table: object) -> dict[str, list[Any]]:
+    """The columns of a table that are lists; none if it is no table."""
+    items = table.items() if isinstance(table, dict) else ()
+    return {name: column for name, column in items if isinstance(column, list)}
 
 
 def _numbers(column: list[Any]) -> list[Any]:

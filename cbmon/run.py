@@ -14,6 +14,7 @@ from operator import le
 from typing import TypeAlias, assert_never
 
 from cbmon.events import (
+    CallbackStates,
     CheckpointSaved,
     ControlApplied,
     EpochsEnded,
@@ -65,11 +66,17 @@ class Attempt:
     """Every column of the log but epoch and learning rate, also those without a single value."""
     rate: Column = field(default_factory=Column)
     """Learning rate in effect during each epoch, if recorded."""
+    rates: dict[str, Column] = field(default_factory=dict)
+    """The same by optimizer, where there are several."""
+    seconds: dict[str, Column] = field(default_factory=dict)
+    """How long each epoch and its parts took, if recorded: "epoch", "validation", "step", "first_step"."""
     times: Column = field(default_factory=Column)
     """When each epoch ended, Unix seconds, if recorded."""
     not_numbers: set[str] = field(default_factory=set)
     """Columns in which some cell is text or a list."""
     notes: list[Note] = field(default_factory=list)
+    callbacks: CallbackStates | None = None
+    """What the callbacks with patience had counted when they were last seen."""
     started: RunStarted | None = None
     ended: RunEnded | None = None
     last_line: int | None = None
@@ -90,17 +97,22 @@ class Attempt:
         before = len(self.epochs)
         self.epochs.extend(batch.epochs[rows])
         after = len(self.epochs)
-        for name, values in batch.metrics.items():
-            column = self.columns.setdefault(name, Column())
-            column.pad(before)
-            column.extend(values[rows])
+        for table, columns in (
+            (self.columns, batch.metrics),
+            (self.rates, batch.learning_rates),
+            (self.seconds, batch.seconds),
+        ):
+            for name, values in columns.items():
+                column = table.setdefault(name, Column())
+                column.pad(before)
+                column.extend(values[rows])
         if batch.learning_rate is not None:
             self.rate.pad(before)
             self.rate.extend(batch.learning_rate[rows])
-        if batch.time is not None:
+        if batch.times is not None or batch.time is not None:
             self.times.pad(before)
-            self.times.extend([batch.time] * (after - before))
-        for column in (*self.columns.values(), self.rate, self.times):
+            self.times.extend([batch.time] * (after - before) if batch.times is None else batch.times[rows])
+        for column in self._columns():
             column.pad(after)
         self.not_numbers.update(batch.not_numbers)
         if batch.first_line is not None:
@@ -109,8 +121,13 @@ class Attempt:
     def drop_last(self) -> None:
         """Take the last row out: a later one repeats its epoch."""
         self.epochs.pop()
-        for column in (*self.columns.values(), self.rate, self.times):
+        for column in self._columns():
             column.drop_last()
+
+    def _columns(self) -> list[Column]:
+        """Every column, each as long as `epochs`."""
+        tables = (self.columns, self.rates, self.seconds)
+        return [*(column for table in tables for column in table.values()), self.rate, self.times]
 
 
 @dataclass(slots=True)
@@ -176,6 +193,8 @@ def fold(run: Run, event: Event) -> None:
             run.progress = None
         case LearningRateChanged() | CheckpointSaved() | NonFinite() | StopRequested() | ControlApplied():
             run.current.notes.append(event)
+        case CallbackStates():
+            run.current.callbacks = event
         case Heartbeat():
             pass
         case _:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbmon.events import (
+    CallbackState,
+    CallbackStates,
     EPOCH_MAX,
     KINDS,
     RECORD_VERSION,
@@ -47,11 +49,17 @@ ONE_OF_EACH: list[RecordedEvent] = [
         epochs=[0, 1],
         metrics={"loss": [0.1, None], "val_loss": [None, None]},
         learning_rate=[1e-3, 1e-4],
+        learning_rates={"adam": [1e-3, None]},
+        seconds={"epoch": [2.0, 1.5], "first_step": [0.5, None]},
         not_numbers=["loss"],
     ),
     Progress(time=3.0, epoch=1, step=10, steps=100, metrics={"loss": 0.25, "mae": None}),
     LearningRateChanged(epoch=3, old=1e-3, new=1e-4),
     CheckpointSaved(epoch=3, path="m-004.keras"),
+    CallbackStates(
+        epoch=3,
+        states=[CallbackState(name="EarlyStopping", monitor="val_loss", patience=5, wait=3, best=0.25)],
+    ),
     NonFinite(epoch=4, step=12, metric="loss"),
     StopRequested(epoch=4, by=["EarlyStopping"], reason="no better for 5 epochs"),
     ControlApplied(epoch=None, command="lr", by="user", old=1e-3, new=1e-4),
@@ -74,6 +82,8 @@ def batches(draw: st.DrawFn) -> EpochsEnded:
         epochs=draw(st.lists(epochs, min_size=rows, max_size=rows)),
         metrics=draw(st.dictionaries(st.text(max_size=5), column, max_size=3)),
         learning_rate=draw(st.none() | column),
+        learning_rates=draw(st.dictionaries(st.text(max_size=5), column, max_size=2)),
+        seconds=draw(st.dictionaries(st.text(max_size=5), column, max_size=2)),
         not_numbers=draw(st.lists(st.text(max_size=5), max_size=2)),
     )
 

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cbmon.events import (
+    CallbackStates,
     CheckpointSaved,
     ControlApplied,
     EpochsEnded,
@@ -163,6 +164,9 @@ def batches(draw: st.DrawFn) -> EpochsEnded:
         epochs=draw(st.lists(epoch_numbers, min_size=size, max_size=size)),
         metrics=draw(st.dictionaries(names, column, max_size=3)),
         learning_rate=draw(st.none() | column),
+        learning_rates=draw(st.dictionaries(st.sampled_from(["adam", "sgd"]), column, max_size=2)),
+        seconds=draw(st.dictionaries(st.sampled_from(["epoch", "step"]), column, max_size=2)),
+        times=draw(st.none() | column),
         first_line=draw(st.none() | st.integers(1, 100)),
         not_numbers=draw(st.lists(names, max_size=2)),
     )
@@ -187,6 +191,7 @@ recorded = st.one_of(
         metrics=st.dictionaries(names, values),
     ),
     st.builds(LearningRateChanged, time=times, epoch=epoch_numbers, old=values, new=st.floats()),
+    st.builds(CallbackStates, time=times, epoch=epoch_numbers),
     st.builds(CheckpointSaved, time=times, epoch=epoch_numbers, path=st.text(max_size=5)),
     st.builds(NonFinite, time=times, epoch=epoch_numbers, metric=names),
     st.builds(StopRequested, time=times, epoch=st.none() | epoch_numbers, by=st.lists(names, max_size=2)),
@@ -295,7 +300,7 @@ def test_a_run_is_well_formed_whatever_was_folded(events: list[Event]) -> None:
     run = folded(events)
     for attempt in run.attempts:
         assert all(earlier < later for earlier, later in pairwise(attempt.epochs)), "strictly rising"
-        for column in (*attempt.columns.values(), attempt.rate, attempt.times):
+        for column in attempt._columns():
             assert len(column) == len(column.present) == len(attempt.epochs)
             assert column.count == sum(column.present)
             shown = [value for value in column if value is not None]
@@ -309,6 +314,9 @@ def split(batch: EpochsEnded, at: int) -> list[EpochsEnded]:
             epochs=batch.epochs[part],
             metrics={name: column[part] for name, column in batch.metrics.items()},
             learning_rate=None if batch.learning_rate is None else batch.learning_rate[part],
+            learning_rates={name: column[part] for name, column in batch.learning_rates.items()},
+            seconds={name: column[part] for name, column in batch.seconds.items()},
+            times=None if batch.times is None else batch.times[part],
             first_line=None if batch.first_line is None else batch.first_line + (part.start or 0),
             not_numbers=batch.not_numbers,
         )
