@@ -8,29 +8,25 @@ one crashes in the other, and importing this file loads no Keras. Hooks never ra
 from __future__ import annotations
 
 import functools
-import math
-import operator
 import os
-import sys
+import platform
 import time
 import uuid
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
+from cbmon.callbacks import facts
+from cbmon.callbacks.exits import Whereabouts
+from cbmon.callbacks.fit import Fit
+from cbmon.callbacks.layouts import CsvRows, JsonLines, Layout
 from cbmon.callbacks.recorder import Recorder, say
+from cbmon.callbacks.siblings import siblings_of
 from cbmon.endpoint import this_process
-from cbmon.events import EpochsEnded, RunEnded, RunStarted
+from cbmon.events import RunStarted
 
 P = ParamSpec("P")
-
-LEARNING_RATE_KEYS = ("learning_rate", "lr")
-"""What callbacks put into the logs: no metrics; what they mean depends on the list's order."""
-
-FRAMES_UP = 8
-"""How far above a hook to look for the list of callbacks; Keras is one frame up, subclasses add some."""
 
 
 def _guarded(hook: Callable[Concatenate[Monitor, P], None]) -> Callable[Concatenate[Monitor, P], None]:
@@ -46,12 +42,19 @@ def _guarded(hook: Callable[Concatenate[Monitor, P], None]) -> Callable[Concaten
     return guarded
 
 
+class _Outer(NamedTuple):
+    """A fit that waits while another one runs inside it."""
+
+    fit: Fit
+    inner: Whereabouts
+
+
 class Monitor:
     """Records a training run: `model.fit(..., callbacks=[Monitor("logs/")])`.
 
     Works at any place in the list. Several fits of one instance are attempts of one run in one file; a copy
-    (deepcopy, pickle, fork) records a run of its own. A fit that ends by an exception or a kill leaves no end
-    in the record; readers see that the process is gone once it is.
+    (deepcopy, pickle, fork) records a run of its own. Of several workers that train one model together the
+    chief alone records.
     """
 
     async_safe = True
@@ -61,42 +64,56 @@ class Monitor:
 
     _model: Any = None
     _params: dict[str, Any] | None = None
+    _fit: Fit | None = None
+    """The fit that runs, None between fits."""
+    _outer: _Outer | None = None
     _recorder: Recorder | None = None
+    """Of the latest fit: the next one goes on in its file."""
     _close: weakref.finalize[..., Monitor] | None = None
-    """Closes the recorder: at the end of a fit, when this object goes after a fit that raised, or at exit."""
+    """Ends the record when this object goes after a fit that raised, or at the interpreter's exit."""
     _run_id = ""
-    _rate: float | None = None
-    """The learning rate in effect in the running epoch."""
-    _is_rate_due = False
-    _last: EpochsEnded | None = None
     _has_failed = False
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        config: Mapping[str, Any] | None = None,
+        record_argv: bool = True,
+        all_workers: bool = False,
+    ) -> None:
         """Take the place of the record; nothing is read or written before training begins.
 
         Args:
-            path: a folder (no suffix, or ending in "/"), which gets one new file per run, or a `.jsonl` file,
-                which is appended to if it exists.
+            path: a folder (no suffix, or ending in "/"), which gets one new file per run; or a `.jsonl` file, the
+                full record; or a `.csv` file, which every reader of CSVLogger files reads. An existing file is
+                appended to if it is such a record (a `.csv`: with the same columns), else another name is taken.
+            config: hyperparameters and whatever else to keep with the run. Values whose name holds "key", "token",
+                "secret", "passw" or "credential" are masked.
+            record_argv: keep the command line, masked likewise.
+            all_workers: record in every worker of a distributed training, each into a file of its own.
 
         Raises:
             ValueError: any other suffix, or a URL.
+            TypeError: a config that is no mapping.
         """
         self._path = os.fspath(path)
-        suffix = "" if self._path.endswith("/") else Path(self._path).suffix
-        if suffix not in ("", ".jsonl") or "://" in self._path or not self._path:
+        self._suffix = "" if self._path.endswith("/") else Path(self._path).suffix
+        if self._suffix not in ("", ".jsonl", ".csv") or "://" in self._path or not self._path:
             raise ValueError(
-                "Monitor takes a folder (if its name has a dot, end it in '/') or a .jsonl file. "
+                "Monitor takes a folder (if its name has a dot, end it in '/'), a .jsonl file or a .csv file. "
                 f"Received: path={self._path!r}"
             )
-        self._is_file = suffix == ".jsonl"
+        if not isinstance(config, Mapping | None):
+            raise TypeError(f"Monitor takes a mapping of names to values. Received: config={config!r}")
+        self._config = facts.plain_config(config or {})
+        self._record_argv = record_argv
+        self._all_workers = all_workers
         self._is_copy = False
 
-    def __getstate__(self) -> str:
-        return self._path
-
-    def __setstate__(self, path: str) -> None:
-        self.__init__(path)  # type: ignore[misc]  # a copy begins as a new instance
-        self._is_copy = True
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_path", "_suffix", "_config", "_record_argv", "_all_workers")
+        return {name: getattr(self, name) for name in kept} | {"_is_copy": True}
 
     def set_model(self, model: Any) -> None:
         """Keras calls it before each fit."""
@@ -109,161 +126,146 @@ class Monitor:
     @_guarded
     def on_train_begin(self, logs: object = None) -> None:
         """Start the record of this fit."""
+        self._go_on_outside()
+        whereabouts = Whereabouts()
+        if self._outer:
+            return
+        if self._fit and self._fit.recorder.whereabouts.is_running():
+            self._outer, self._fit = _Outer(self._fit, whereabouts), None
+            say(f"Monitor({self._path!r}) records one fit at a time: a fit inside another one is left out")
+            return
+        self._fit = None
         if self._close:
             self._close()  # for a fit that raised; else it did already
-        self._last = None
-        path, is_new = self._next_path()
-        keras, backend = _keras_of(self._model)
+        siblings = siblings_of(self)
+        started = self._started(siblings)
+        if started.worker and not self._all_workers:
+            return
+        path, is_new = self._next_path(started.worker)
+        layout: Layout = CsvRows() if self._suffix == ".csv" else JsonLines(started)
+        self._recorder = Recorder(path, layout, is_new=is_new, whereabouts=whereabouts)
+        self._close = weakref.finalize(self, self._recorder.abandon)
+        self._fit = Fit(self._model, self._recorder, siblings, started.steps)
+
+    def _started(self, siblings: list[Any]) -> RunStarted:
+        """What is known of a fit when it begins."""
+        if self._recorder is None or not self._recorder.is_ours:
+            self._run_id = uuid.uuid4().hex
+        keras, backend, backend_version = facts.keras_of(self._model)
         params = self._params or {}
         optimizer = getattr(self._model, "optimizer", None)
-        started = RunStarted(
+        return RunStarted(
             time=time.time(),
             run_id=self._run_id,
-            epochs=_whole(params.get("epochs")),
-            steps=_whole(params.get("steps")),
+            epochs=facts.whole(params.get("epochs")),
+            steps=facts.whole(params.get("steps")),
             keras=keras,
             backend=backend,
+            backend_version=backend_version,
+            python=platform.python_version(),
+            model=str(getattr(self._model, "name", None) or type(self._model).__name__),
+            parameters=facts.parameters(self._model),
             optimizer=optimizer and type(optimizer).__name__,
+            callbacks=[type(callback).__name__ for callback in siblings],
+            devices=facts.devices(backend),
+            command=facts.command() if self._record_argv else [],
+            config=self._config,
+            worker=facts.worker(self._model, backend) or None,
             process=this_process(),
         )
-        self._recorder = Recorder(path, started, is_new=is_new)
-        self._close = weakref.finalize(self, self._recorder.close)
 
-    def _next_path(self) -> tuple[Path, bool]:
+    def _next_path(self, worker: int | None) -> tuple[Path, bool]:
         """Where this fit is recorded, and whether that has to be a new file."""
         if self._recorder and self._recorder.is_ours:
             return self._recorder.path, False
         is_copy = (
             self._is_copy or self._recorder is not None
         )  # somebody else's recorder: this is a forked child
-        self._run_id = uuid.uuid4().hex
         path, mark = Path(self._path).absolute(), self._run_id[:4]
-        if not self._is_file:
+        if worker:
+            mark = f"{mark}-worker{worker}"
+        if not self._suffix:
             return path / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{mark}.jsonl", True
-        return (path.with_stem(f"{path.stem}-{mark}"), True) if is_copy else (path, False)
+        is_own = is_copy or worker is not None
+        return (path.with_stem(f"{path.stem}-{mark}"), True) if is_own else (path, False)
 
+    def _go_on_outside(self) -> None:
+        """If a fit inside the recorded one is over, by its end or an exception, the outer one goes on."""
+        if self._outer and not self._outer.inner.is_running():
+            self._fit, self._outer = self._outer.fit, None
+
+    @_guarded
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        """Ask for the learning rate at the first batch: by then every callback of the list has set it."""
-        self._is_rate_due = True
+        """Take the time; look at what the other callbacks made of the previous epoch."""
+        self._go_on_outside()
+        if self._fit:
+            self._fit.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         """Read the learning rate, once an epoch. Keras 3 makes this call in any case, in this thread."""
-        if self._is_rate_due:
-            self._read_rate()
+        if self._fit is not None:
+            try:
+                self._fit.begin_step()
+            except Exception as error:  # noqa: BLE001  # as in _guarded, without its price
+                self._fail(error)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the step. On JAX and torch in any thread and order; so nothing of the model is touched here."""
+        if self._fit is not None:
+            try:
+                self._fit.end_step(batch, logs or {})
+            except Exception as error:  # noqa: BLE001  # as in _guarded, without its price
+                self._fail(error)
 
     @_guarded
-    def _read_rate(self) -> None:
-        self._is_rate_due, self._rate = False, None
-        self._rate = _learning_rate(self._model.optimizer)
+    def on_test_begin(self, logs: object = None) -> None:
+        """Take the time, if this is the validation of a fit."""
+        if self._fit:
+            self._fit.begin_test()
+
+    @_guarded
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the step of validation."""
+        if self._fit:
+            self._fit.end_test_step(batch, logs or {})
+
+    @_guarded
+    def on_test_end(self, logs: object = None) -> None:
+        """Take the time."""
+        if self._fit:
+            self._fit.end_test()
 
     @_guarded
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Record the epoch: all its logs, exactly."""
-        if self._is_rate_due:  # an epoch without a batch
-            self._read_rate()
-        logged = {str(key): value for key, value in (logs or {}).items() if key not in LEARNING_RATE_KEYS}
-        numbers = {name: _number(value) for name, value in logged.items()}
-        self._last = EpochsEnded(
-            time=time.time(),
-            epochs=[int(epoch)],
-            metrics={name: [number] for name, number in numbers.items()},
-            learning_rate=None if self._rate is None else [self._rate],
-            not_numbers=[name for name in logged if numbers[name] is None is not logged[name]],
-        )
-        if self._recorder:
-            self._recorder.put(self._last)
+        """Record the epoch."""
+        self._go_on_outside()
+        if self._fit:
+            self._fit.end_epoch(epoch, logs or {})
 
     @_guarded
     def on_train_end(self, logs: object = None) -> None:
         """Record how it ended and wait for the disk, two seconds at most."""
-        if not (self._recorder and self._close):
-            return
-        is_stopped, by = bool(getattr(self._model, "stop_training", False)), []
-        with suppress(Exception):  # other people's callbacks; who stopped it is a courtesy
-            by = [
-                type(callback).__name__
-                for callback in _siblings_of(self)
-                if is_stopped and self._stops(callback)
-            ]
-        how = "stopped" if is_stopped else "finished"
-        self._recorder.put(RunEnded(time=time.time(), how=how, by=by))
-        self._close()
-
-    def _stops(self, callback: Any) -> bool:
-        """Whether a callback of the same list has stopped this fit in its last epoch."""
-        kinds = {kind.__name__ for kind in type(callback).__mro__}
-        if self._last is None:
-            return False
-        if "EarlyStopping" in kinds:
-            return bool(callback.stopped_epoch == self._last.epochs[0] > 0)  # 0: it did not stop
-        loss = self._last.metrics.get("loss", [None])[0]
-        return "TerminateOnNaN" in kinds and loss is not None and not math.isfinite(loss)
+        self._go_on_outside()
+        fit, self._fit = self._fit, None
+        if fit:
+            fit.end()
+            fit.recorder.close()
 
     def _fail(self, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
             say(f"Monitor({self._path!r}) could not record something ({error!r}); training goes on")
 
-    def _implements_train_batch_hooks(self) -> bool:
-        return True  # tf_keras would leave out on_train_batch_begin otherwise
-
-    def _implements_test_batch_hooks(self) -> bool:
-        return False
-
-    def _implements_predict_batch_hooks(self) -> bool:
-        return False
+    def _implements_hooks(self) -> bool:
+        """tf_keras asks; it would leave the batch hooks out otherwise."""
+        return True
 
     def _ignore(self, *args: object, **kwargs: object) -> None:
         """The hooks that Monitor has no use for."""
 
-    on_batch_begin = on_batch_end = on_train_batch_end = _ignore
-    on_test_begin = on_test_end = on_test_batch_begin = on_test_batch_end = _ignore
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+    _implements_train_batch_hooks = _implements_test_batch_hooks = _implements_hooks
+    on_batch_begin = on_batch_end = on_test_batch_begin = _ignore
     on_predict_begin = on_predict_end = on_predict_batch_begin = on_predict_batch_end = _ignore
-
-
-def _number(value: Any) -> float | None:
-    """A logged value as a float, exactly; None if it is no single number."""
-    try:
-        return None if isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0 else float(value)
-    except Exception:  # noqa: BLE001  # whatever somebody's object raises costs its own value
-        return None
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
-
-
-def _learning_rate(optimizer: Any) -> float | None:
-    """The learning rate of the next step; None if there is no single one."""
-    rate: Any = getattr(optimizer, "learning_rate", None)
-    schedule = getattr(optimizer, "_learning_rate", rate)
-    if any(kind.__name__ == "LearningRateSchedule" for kind in type(schedule).__mro__):
-        rate = schedule(optimizer.iterations)  # the property of tf_keras still has the previous step's
-    number = _number(rate)  # not of a mirrored variable; but that has numpy()
-    return _number(rate.numpy()) if number is None and hasattr(rate, "numpy") else number
-
-
-def _keras_of(model: Any) -> tuple[str | None, str | None]:
-    """Version and backend of the Keras that the model's class comes from, which is imported already."""
-    for kind in type(model).__mro__:
-        name = kind.__module__.partition(".")[0]
-        if name in ("keras", "tf_keras") and (keras := sys.modules.get(name)):
-            backend = None
-            with suppress(Exception):  # a Keras that we do not know
-                backend = keras.backend.backend()
-            return getattr(keras, "__version__", None), backend
-    return None, None
-
-
-def _siblings_of(callback: object) -> list[Any]:
-    """The list of callbacks that is calling `callback`, found in the callers' frames; empty if not found."""
-    frame = sys._getframe(1).f_back
-    for _ in range(FRAMES_UP):
-        callbacks = getattr(frame and frame.f_locals.get("self"), "callbacks", None)
-        if isinstance(callbacks, list) and any(item is callback for item in callbacks):
-            return callbacks
-        frame = frame and frame.f_back
-    return []

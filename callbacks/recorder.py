@@ -2,7 +2,7 @@
 
 The training thread only puts events; it never waits for a disk. What the disk refuses is kept and tried
 again, with one message when that starts and one when it is over. Only the process that made a recorder
-writes: in a forked child it does nothing.
+writes: in a forked child it does nothing, and the child lets go of the file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ import secrets
 import stat
 import sys
 import time
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread, current_thread
+from threading import RLock, Thread, current_thread
+from typing import TypeAlias
 
-from cbmon.events import Heartbeat, RecordedEvent, RunStarted, encode_line
+from cbmon.callbacks import exits
+from cbmon.callbacks.layouts import Layout
+from cbmon.events import Heartbeat, RecordedEvent, RunEnded
 
 HEARTBEAT_S = 60.0
 """Longest silence in the record of a living process (DESIGN §5): readers measure "quiet" with it."""
+
+LOOK_S = 2.0
+"""How often to ask whether `fit` was left without a word: a notebook's reader sees it that soon."""
 
 RETRY_S = 5.0
 """How long to wait before a refused write is tried again, if no event comes first."""
@@ -32,11 +40,19 @@ DRAIN_S = 2.0
 WAITING_MAX = 10_000
 """Events that may wait for a disk that hangs, some MB; what comes after is left out."""
 
-_RECORD_START = b'{"event":'
-"""How every record begins; a `.jsonl` that begins otherwise is somebody's data."""
-
 REFUSED_MAX = 16 * 2**20
 """Bytes kept for a disk that refuses them; what comes after is left out."""
+
+ERROR_MAX = 1000
+"""Characters kept of an exception's text."""
+
+_START_BYTES = 1 << 16
+"""Read of an existing file to see whether it may be appended to; a header of 1,000 metrics has 20 KB."""
+
+Deferred: TypeAlias = Callable[[], Iterable[RecordedEvent]]
+"""Events that are known only after asking a disk: asked in the recorder's thread."""
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 def say(message: str) -> None:
@@ -48,25 +64,34 @@ def say(message: str) -> None:
 class Recorder:
     """Writes one attempt into a record file; makes the folder and the file in its own thread."""
 
-    def __init__(self, path: Path, started: RunStarted, *, is_new: bool) -> None:
+    def __init__(
+        self, path: Path, layout: Layout, *, is_new: bool, whereabouts: exits.Whereabouts | None = None
+    ) -> None:
         """Start the thread.
 
         Args:
             path: absolute path of the file.
-            started: the attempt's first event; written again if the file is removed under the writer.
+            layout: how events become lines.
             is_new: never write into a file that exists: another name is taken instead.
+            whereabouts: where the fit runs, to see when it is left without a word.
         """
         self.path = path
+        self.whereabouts = whereabouts or exits.Whereabouts()
+        self._layout = layout
         self._is_new = is_new
-        self._first = encode_line(started)
         self._has_begun = False
         self._owner = os.getpid()
-        self._events: SimpleQueue[RecordedEvent | None] = SimpleQueue()
+        self._waiting: SimpleQueue[RecordedEvent | Deferred | None] = SimpleQueue()
         self._is_closing = False
+        self._has_end = False
+        self._end_lock = RLock()
         self._is_full = False
         self._refused = b""
         self._trouble = ""
+        self._spoke_at = self._tried_at = time.monotonic()
         self._file: int | None = None
+        _recorders.add(self)
+        exits.watch(self)
         self._thread = Thread(target=self._work, name="cbmon-recorder", daemon=True)
         self._thread.start()
 
@@ -75,33 +100,65 @@ class Recorder:
         """Whether this process made it: a forked child inherits the object, not the thread."""
         return self._owner == os.getpid()
 
-    def put(self, event: RecordedEvent) -> None:
+    def put(self, event: RecordedEvent | Deferred) -> None:
         """Hand over one event; returns at once, whatever the disk does."""
-        if not self.is_ours:
+        if not self.is_ours or not self._may_put(event):
             return
-        if self._events.qsize() < WAITING_MAX:
-            self._events.put(event)
+        if self._waiting.qsize() < WAITING_MAX or self._has_end:
+            self._waiting.put(event)
         elif not self._is_full:
             self._is_full = True
             say(f"{self.path} takes nothing: the next epochs are not recorded")
 
+    def _may_put(self, event: RecordedEvent | Deferred) -> bool:
+        """Whether the fit goes on so far; nothing comes after its end, and there is one end."""
+        if not isinstance(event, RunEnded):
+            return not self._has_end
+        with self._end_lock:  # the thread may see the fit left while another one puts the end
+            is_first, self._has_end = not self._has_end, True
+            return is_first
+
+    def leave(self, error: BaseException | None) -> None:
+        """Record that the fit was left by an exception (None: it is not known which one); waits for nothing."""
+        if error is None:
+            how, text = "interrupted", ""
+        else:
+            how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            text = f"{type(error).__name__}: {error}"[:ERROR_MAX].removesuffix(": ")
+        self.put(RunEnded(time=time.time(), how=how, error=text))
+        self._finish()
+
     def close(self, wait_s: float = DRAIN_S) -> None:
         """Write what waits and end the thread; gives up waiting after `wait_s` seconds."""
         if self.is_ours:
-            self._is_closing = True
-            self._events.put(None)
+            self._finish()
             if self._thread is not current_thread():  # the garbage collector may call this in any thread
                 self._thread.join(wait_s)
 
+    def abandon(self) -> None:
+        """Nobody can end this fit any more, its Monitor or the interpreter goes: it was left without a word."""
+        if self.is_ours and not self._has_end:
+            self.leave(self.whereabouts.exception())
+        self.close()
+
+    def _finish(self) -> None:
+        self._is_closing = True
+        self._waiting.put(None)
+
     def _work(self) -> None:
         try:
-            self._write(b"")  # the file is there at once, before the first epoch ends
-            while not (self._is_closing and self._events.empty()):
-                self._write(self._take())
+            if self._layout.opens_at_once:
+                self._write(b"")
+            while not (self._is_closing and self._waiting.empty()):
+                lines = self._take()
+                is_due = self._is_closing or time.monotonic() - self._tried_at >= RETRY_S
+                if lines or (self._refused and is_due):
+                    self._write(lines)
         except Exception as error:  # noqa: BLE001  # border of the worker thread: recording ends, training goes on
             say(f"recording into {self.path} ended: {error!r}")
         finally:
             self._close_file()
+            exits.unwatch(self)
 
     def _take(self) -> bytes:
         """Everything that waits, as lines; a heartbeat after a long silence."""
@@ -109,19 +166,29 @@ class Recorder:
             time.sleep(RETRY_S)  # takes nothing more: what comes now waits in the queue, which is bounded
             return b""
         try:
-            events = [self._events.get(timeout=RETRY_S if self._refused else HEARTBEAT_S)]
+            items = [self._waiting.get(timeout=min(LOOK_S, HEARTBEAT_S))]
         except Empty:
-            return b"" if self._refused else encode_line(Heartbeat(time=time.time()))
+            if self.whereabouts.is_running() is False and not self._has_end:
+                self.leave(self.whereabouts.exception())
+            elif not self._refused and time.monotonic() - self._spoke_at >= HEARTBEAT_S:
+                return self._layout.encode(Heartbeat(time=time.time()))
+            return b""
         with suppress(Empty):
             while True:
-                events.append(self._events.get_nowait())
-        return b"".join(encode_line(event) for event in events if event is not None)
+                items.append(self._waiting.get_nowait())
+        return b"".join(
+            self._layout.encode(event)
+            for item in items
+            if item is not None
+            for event in (item() if callable(item) else (item,))
+        )
 
     def _write(self, lines: bytes) -> None:
         """Write what was refused before and these lines; keep from the first line on that is not whole."""
         lead, block, written = b"", self._refused + lines, 0
+        self._tried_at = time.monotonic()
         try:
-            if self._file is None or os.fstat(self._file).st_nlink == 0:  # 0: the file was removed
+            if self._file is None or self._is_gone(self._file):
                 lead = self._open()
                 block = lead + block
             assert self._file is not None
@@ -135,45 +202,55 @@ class Recorder:
                 say(f"cannot write {self.path} ({self._trouble}); training goes on, it is tried again")
         else:
             self._refused = b""
+            self._spoke_at = time.monotonic()
             if self._trouble:
                 say(f"{self.path} is written again")
                 self._trouble = ""
         self._has_begun = self._has_begun or 0 < len(lead) <= written
+
+    def _is_gone(self, file: int) -> bool:
+        """Whether the file was removed, or another one stands in its place: writing to it would be for nobody.
+
+        One that was only moved away is written on: whoever moved it wants it there.
+        """
+        facts = os.fstat(file)
+        if facts.st_nlink == 0:
+            return True
+        try:
+            there = self.path.stat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) != (facts.st_dev, facts.st_ino)
 
     def _open(self) -> bytes:
         """Open the file, made if need be; returns what has to be written first."""
         self._close_file()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        while self._file is None:
+        lead = None
+        while lead is None:
             try:
                 self._file = os.open(self.path, flags | (os.O_EXCL if self._is_new else 0), 0o600)
             except FileExistsError:  # two runs of one second and the same four digits: not the same file
                 self._take_another_name()
-            else:
-                if not self._may_have(self._file):
-                    self._close_file()
-                    self._take_another_name()
+                continue
+            lead = self._lead(self._file)
+            if lead is None:
+                self._close_file()
+                self._take_another_name()
         self._is_new = False
-        size = os.fstat(self._file).st_size
-        is_torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
-        needs_first = size == 0 or not self._has_begun
-        return (b"\n" if is_torn else b"") + (self._first if needs_first else b"")
+        return lead
 
-    def _may_have(self, file: int) -> bool:
-        """Whether the file is ours to append to: a record, and nobody else is writing it."""
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return True
-        start = os.pread(file, len(_RECORD_START), 0)
-        if start and not start.startswith(_RECORD_START):
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            return True
-        return True
+    def _lead(self, file: int) -> bytes | None:
+        """What has to be written first; None if the file is not ours to append to."""
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            return self._layout.lead(b"", has_begun=self._has_begun)
+        lead = self._layout.lead(os.pread(file, _START_BYTES, 0), has_begun=self._has_begun)
+        if lead is None or not _lock(file):
+            return None
+        is_torn = facts.st_size > 0 and os.pread(file, 1, facts.st_size - 1) != b"\n"
+        return b"\n" + lead if is_torn else lead
 
     def _take_another_name(self) -> None:
         name = self.path.name
@@ -186,3 +263,25 @@ class Recorder:
             file, self._file = self._file, None
             with suppress(OSError):  # a full network disk says so here, too; what it took is all there is
                 os.close(file)
+
+
+def _lock(file: int) -> bool:
+    """Take the file for this writer; False if another one has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _let_go() -> None:
+    """In a forked child: its copies of the files would keep the locks of a trainer that is gone."""
+    with suppress(Exception):  # a fork in the middle of whatever; the child is not ours to disturb
+        for recorder in list(_recorders):
+            recorder._close_file()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

@@ -21,7 +21,7 @@ from cbmon.units import display_epoch, printable, short_lr
 QUIET_RECORD_S = 180.0
 """Monitor writes a heartbeat at least every 60 s: after three missed ones something is wrong."""
 QUIET_LOG_S = 600.0
-"""A CSV log has no times, so its own pace is not known; few epochs take longer than ten minutes."""
+"""Most CSV logs have no times, so their own pace is not known; few epochs take longer than ten minutes."""
 RATE_STEPS_SHOWN = 1e-6
 """Relative change of a learning rate below which it is float32 rounding, not a change."""
 SCHEDULE_CHANGES = 3
@@ -83,8 +83,14 @@ def status(run: Run) -> Status:
 
 
 def last_sign(run: Run) -> float | None:
-    """When the run last gave a sign of life: its latest event, else the file's last change; Unix seconds."""
-    return run.heard if run.heard is not None else (run.seen.written if run.seen else None)
+    """When the run last gave a sign of life, Unix seconds: its latest event, else the file's last change.
+
+    A row log has no heartbeat and may have rows without a time: of the two the later one counts.
+    """
+    written = run.seen.written if run.seen else None
+    if run.heard is None:
+        return written
+    return run.heard if written is None or run.current.started else max(run.heard, written)
 
 
 def alerts(run: Run) -> list[Alert]:

@@ -25,10 +25,16 @@ def read(data: bytes) -> Run:
 
 
 def attempts_of(run: Run, names: Iterable[str]) -> list[Rows]:
-    """Each attempt as rows of its epoch and the named columns; `lr` is the learning rate."""
+    """Each attempt as rows of its epoch and the named columns.
+
+    `lr` is the learning rate, `lr:adam` an optimizer's own, `at` the time, `s:epoch` a duration.
+    """
     found = []
     for attempt in run.attempts:
-        columns = [attempt.rate if name == "lr" else attempt.columns.get(name) for name in names]
+        table = attempt.columns | {"lr": attempt.rate, "at": attempt.times}
+        table |= {f"lr:{name}": column for name, column in attempt.rates.items()}
+        table |= {f"s:{name}": column for name, column in attempt.seconds.items()}
+        columns = [table.get(name) for name in names]
         found.append(
             [
                 (epoch, *(column[row] if column else None for column in columns))
@@ -51,6 +57,10 @@ class Case:
     names: str = "loss"
     attempts: list[Rows] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    heard: float | None = None
+    """The time of the last row that has one."""
+    not_numbers: set[str] = field(default_factory=set)
+    """In the last attempt; only asked of Monitor's CSV."""
 
 
 BOM = b"\xef\xbb\xbf"
@@ -300,6 +310,137 @@ CASES = [
     ),
 ]
 
+MONITOR_HEADER = (
+    b"epoch,loss,learning_rate,cbmon_time,cbmon_epoch_s,cbmon_validation_s,cbmon_step_s,cbmon_first_step_s\n"
+)
+MONITOR_CASES = [
+    Case(
+        "Monitor's own columns are times and durations",
+        MONITOR_HEADER + b"0,1.0,0.1,1700000000.5,9.5,1.5,0.25,4.0\n1,0.5,0.1,1700000005.0,4.5,NA,0.25,NA\n",
+        "loss lr at s:epoch s:validation s:step s:first_step",
+        [
+            [
+                (0, 1.0, 0.1, 1700000000.5, 9.5, 1.5, 0.25, 4.0),
+                (1, 0.5, 0.1, 1700000005.0, 4.5, None, 0.25, None),
+            ]
+        ],
+        heard=1700000005.0,
+    ),
+    Case(
+        "any of them may be missing",
+        b"epoch,loss,cbmon_time,cbmon_step_s\n0,1,9,0.25\n",
+        "loss at s:step s:epoch",
+        [[(0, 1.0, 9.0, 0.25, None)]],
+        heard=9.0,
+    ),
+    Case(
+        "learning rates by optimizer",
+        b"epoch,loss,cbmon_learning_rate_adam,cbmon_learning_rate_sgd_1,cbmon_time\n0,1,0.1,0.2,9\n1,1,NA,0.3,10\n",
+        "lr lr:adam lr:sgd_1",
+        [[(0, None, 0.1, 0.2), (1, None, None, 0.3)]],
+        heard=10.0,
+    ),
+    Case(
+        "columns of a newer cbmon are passed over, whatever stands in them",
+        b"epoch,loss,cbmon_time,cbmon_host,cbmon_joules\n0,1,9,gpu3,12.5\n",
+        "loss at cbmon_host cbmon_joules",
+        [[(0, 1.0, 9.0, None, None)]],
+        heard=9.0,
+    ),
+    Case(
+        "a time that is absent or not finite is none; the last one there is the last word",
+        b"epoch,loss,cbmon_time\n0,1,7\n1,1,8\n2,1,NA\n3,1,nan\n4,1,inf\n5,1,-inf\n6,1,\n7,1,1e999\n",
+        "at",
+        [[(0, 7.0), (1, 8.0), *((epoch, None) for epoch in range(2, 8))]],
+        heard=8.0,
+    ),
+    Case(
+        "no time at all",
+        b"epoch,loss,cbmon_time\n0,1,NA\n1,1,NA\n",
+        "loss at",
+        [[(0, 1.0, None), (1, 1.0, None)]],
+    ),
+    Case(
+        "a duration that is not finite is one",
+        b"epoch,loss,cbmon_time,cbmon_epoch_s\n0,1,9,nan\n1,1,9,inf\n",
+        "s:epoch",
+        [[(0, NAN), (1, math.inf)]],
+        heard=9.0,
+    ),
+    Case(
+        "text costs the value, not the row",
+        b"epoch,loss,cbmon_time,cbmon_epoch_s,cbmon_learning_rate_a\n0,1,noon,long,small\n1,1,9,2.5,.1\n",
+        "loss at s:epoch lr:a",
+        [[(0, 1.0, None, None, None), (1, 1.0, 9.0, 2.5, 0.1)]],
+        heard=9.0,
+        not_numbers={"cbmon_time", "cbmon_epoch_s", "cbmon_learning_rate_a"},
+    ),
+    Case(
+        "a column twice is read once",
+        b"epoch,loss,cbmon_time,cbmon_time\n0,1,9,10\n",
+        "at",
+        [[(0, 9.0)]],
+        heard=9.0,
+    ),
+    Case(
+        "a clock that was set back: the last word, not the largest",
+        b"epoch,loss,cbmon_time\n0,1,9\n1,1,8\n",
+        "at",
+        [[(0, 9.0), (1, 8.0)]],
+        heard=8.0,
+    ),
+    Case(
+        "without a metric a row still tells when it was",
+        b"epoch,cbmon_time\n0,9\n",
+        "at",
+        [[(0, 9.0)]],
+        heard=9.0,
+    ),
+    Case(
+        "under columns of a newer cbmon alone a row tells nothing",
+        b"epoch,loss,cbmon_time\n0,1,9\nepoch,cbmon_joules\n1,2\n",
+        "loss",
+        [[(0, 1.0)]],
+        ["line 4: left out, the epoch alone, without metrics"],
+        heard=9.0,
+    ),
+    Case(
+        "a stock CSVLogger went on, under its own header",
+        b"epoch,loss,cbmon_time\n0,1,9\nepoch,loss\n1,.5\n",
+        "loss at",
+        [[(0, 1.0, 9.0), (1, 0.5, None)]],
+        heard=9.0,
+    ),
+    Case(
+        "Monitor went on with a CSVLogger's file, under its own header",
+        b"epoch,loss\n0,1\nepoch,loss,cbmon_time\n1,.5,9\n",
+        "loss at",
+        [[(0, 1.0, None), (1, 0.5, 9.0)]],
+        heard=9.0,
+    ),
+    Case(
+        "a fit that was started again",
+        b"epoch,loss,cbmon_time,cbmon_first_step_s\n0,1,8,2\n0,.9,9,3\n0,.8,NA,NA\n1,.7,NA,NA\n",
+        "loss at s:first_step",
+        [[(0, 0.8, None, None), (1, 0.7, None, None)]],
+        ["lines 2-3: left out, epoch 1 comes again in the next row"],
+        heard=9.0,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", MONITOR_CASES, ids=lambda case: case.sentence)
+def test_the_csv_that_monitor_writes_is_a_row_log_with_columns_of_our_own(case: Case) -> None:
+    run = read(case.data)
+    assert repr(attempts_of(run, case.names.split())) == repr(case.attempts), case.sentence
+    assert warnings_of(run) == case.warnings, case.sentence
+    assert run.heard == case.heard, case.sentence
+    assert run.current.not_numbers == case.not_numbers, case.sentence
+    assert not any(name.startswith("cbmon_") for name in run.current.columns), "they are no metrics"
+    is_monitors = b"cbmon_time" in case.data.partition(b"\n")[0]
+    found = sniff(case.data, PurePath("training.txt"))
+    assert found is (Format.CBMON_CSV if is_monitors else Format.KERAS_CSV), case.sentence
+
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.sentence)
 def test_row_log_is_read_and_what_is_left_out_is_named(case: Case) -> None:
@@ -472,6 +613,8 @@ def test_a_number_of_a_million_digits_is_read_in_a_moment() -> None:
         ("loss,val_loss", ["loss", "val_loss"]),
         ("epoch,a:b", ["a:b"]),
         ("epoch,loss,lr,learning_rate", ["loss"]),
+        ("epoch,loss,learning_rate,cbmon_time,cbmon_tomorrow", ["loss"]),
+        ("epoch,cbmon,my_cbmon_time", ["cbmon", "my_cbmon_time"]),
     ],
 )
 def test_a_header_names_its_metrics(line: str, names: list[str]) -> None:
@@ -565,6 +708,9 @@ def test_a_continuation_without_header_is_missed_by_somebody_and_asks_for_its_he
     [
         (b"a title\nepoch,loss", Format.KERAS_CSV),
         (b"epoch,loss\n0,1\n2,", Format.KERAS_CSV),
+        (MONITOR_HEADER[:-1], Format.CBMON_CSV),
+        (MONITOR_HEADER + b"0,", Format.CBMON_CSV),
+        (b"epoch,loss,cbmon_epoch_s\n0,1,2\n", Format.KERAS_CSV),
         (b'{"event":"run_started","version":1', Format.RECORD),
         (b'{ "event" : "heartbeat"}\n', Format.RECORD),
         (b'{"loss": [0.5, 0.4]}', Format.HISTORY),

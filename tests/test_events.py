@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbmon.events import (
-    CallbackState,
-    CallbackStates,
     EPOCH_MAX,
     KINDS,
     RECORD_VERSION,
+    CallbackState,
+    CallbackStates,
     CheckpointSaved,
     ControlApplied,
     EpochsEnded,

@@ -116,6 +116,13 @@ HEADERS = [
     "loss,val_loss",
     ",loss",
     "epoch",
+    "epoch,loss,cbmon_time",
+    "epoch,cbmon_time,cbmon_epoch_s",
+    "epoch,cbmon_learning_rate_sgd,cbmon_tomorrow",
+    "epoch,cbmon_tomorrow,cbmon_time",
+    "epoch,cbmon_tomorrow,cbmon_host",
+    ",loss,cbmon_time",
+    "loss,cbmon_time,cbmon_step_s",
 ]
 
 
@@ -241,6 +248,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
 
 
 @given(dirty_csv(), cuts)
+@example(b"epoch,loss,cbmon_time\n0,1,9\n1,1,NA\n2,1,nan\nepoch,loss\n3,1\n", [28, 35, 43])
 @example(b"epoch,loss\r\r\n0,1\r\r\n", list(range(30)))
 @example(b'epoch,a,loss\n0,"x\n1,0.5,2\n2,0.4,1\n', [14, 17])
 def test_any_cutting_of_a_row_log_gives_the_same_run(data: bytes, cuts: list[int]) -> None:
@@ -390,6 +398,11 @@ def bulk_and_scalar(header: bytes, body: bytes) -> tuple[Bulk, Run, Run]:
 
 
 HEADER = b"epoch,loss,lr,val_loss\n"
+HEADERS_OF_4 = [
+    *(HEADER, HEADER, b"epoch,loss,cbmon_time,cbmon_epoch_s\n", b"epoch,loss,cbmon_tomorrow,cbmon_time\n"),
+    *(b"epoch,cbmon_time,lr,cbmon_learning_rate_sgd\n", b"epoch,cbmon_time,cbmon_step_s,cbmon_time\n"),
+    b"epoch,cbmon_tomorrow,cbmon_host,cbmon_\n",
+]
 SPELLINGS = [
     *(
         "nan",
@@ -478,6 +491,11 @@ def test_bulk_takes_a_chunk_only_if_it_is_regular(body: bytes, taken: bool, sent
         (b"loss,val_loss\n", False),
         (b"epoch,epoch,loss\n", False),
         (b"epoch\n", False),
+        (b"epoch,loss,lr,cbmon_time,cbmon_epoch_s,cbmon_learning_rate_sgd\n", True),
+        (b"epoch,loss,cbmon_tomorrow\n", True),
+        (b"epoch,cbmon_time\n", True),
+        (b"epoch,cbmon_tomorrow\n", False),
+        (b"epoch,cbmon_time,epoch\n", False),
     ],
 )
 def test_bulk_is_for_logs_with_the_epoch_in_front(header: bytes, taken: bool) -> None:
@@ -521,10 +539,20 @@ def almost_regular(draw: st.DrawFn) -> bytes:
     return "".join(line + end for line in lines).encode("utf-8", "replace")
 
 
-@given(almost_regular(), cuts)
-@settings(max_examples=300)
-def test_bulk_and_scalar_decoder_give_the_same_run(body: bytes, cuts: list[int]) -> None:
-    assert Bulk().read([HEADER, *pieces_of(body, cuts)]) == read(Format.KERAS_CSV, [HEADER + body])
+@given(st.sampled_from(HEADERS_OF_4), almost_regular(), cuts)
+@settings(max_examples=400)
+def test_bulk_and_scalar_decoder_give_the_same_run(header: bytes, body: bytes, cuts: list[int]) -> None:
+    assert Bulk().read([header, *pieces_of(body, cuts)]) == read(Format.KERAS_CSV, [header + body])
+
+
+@pytest.mark.parametrize("cell", ["1700000000.25", "nan", "-nan", "inf", "-inf", "1e999", "NA", "", "-5"])
+def test_bulk_judges_a_time_as_the_scalar_decoder(cell: str) -> None:
+    body = f"0,0.5,7.5,1.5\n1,0.5,{cell},{cell}\n2,0.5,{cell},{cell}\n".encode()
+    bulk, fast, slow = bulk_and_scalar(b"epoch,loss,cbmon_time,cbmon_epoch_s\n", body)
+    assert fast == slow
+    assert bulk.taken == 1
+    assert fast.current.times[0] == 7.5
+    assert fast.heard == (float(cell) if cell in ("1700000000.25", "-5") else 7.5)
 
 
 @given(dirty_csv(), cuts)

@@ -22,12 +22,17 @@ import pytest
 
 from cbmon.callbacks import Monitor
 from cbmon.callbacks import recorder as recorder_module
+from cbmon.callbacks.layouts import JsonLines
 from cbmon.callbacks.recorder import Recorder
 from cbmon.endpoint import is_gone, this_process
 from cbmon.events import (
+    CallbackStates,
+    CheckpointSaved,
     EpochsEnded,
     Heartbeat,
     Malformed,
+    NonFinite,
+    Progress,
     RecordedEvent,
     RunEnded,
     RunStarted,
@@ -48,7 +53,16 @@ def events(path: Path) -> list[RecordedEvent]:
 
 def kinds(path: Path) -> str:
     """A record in short: one letter an event, such as "seee." for a start, three epochs and an end."""
-    letters = {RunStarted: "s", EpochsEnded: "e", RunEnded: ".", Heartbeat: "h"}
+    letters = {
+        RunStarted: "s",
+        EpochsEnded: "e",
+        CallbackStates: "c",
+        CheckpointSaved: "k",
+        NonFinite: "n",
+        Progress: "p",
+        RunEnded: ".",
+        Heartbeat: "h",
+    }
     return "".join(letters[type(event)] for event in events(path))
 
 
@@ -141,10 +155,10 @@ def test_nothing_is_written_before_training_begins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["run.csv", "run.json", "runs.d", "unix://run", "unix:///tmp/a.jsonl", "gs://bucket/logs", "v1.0", ""],
+    ["run.CSV", "run.json", "runs.d", "unix://run", "unix:///tmp/a.jsonl", "gs://bucket/logs", "v1.0", ""],
 )
 def test_a_place_that_monitor_cannot_write_is_refused_at_once(path: str) -> None:
-    with pytest.raises(ValueError, match=r"folder .* or a \.jsonl file"):
+    with pytest.raises(ValueError, match=r"folder .* or a \.csv file"):
         Monitor(path)
 
 
@@ -205,7 +219,7 @@ def test_each_copy_records_a_run_of_its_own(
         drive(each)
     paths = list(tmp_path.rglob("*.jsonl"))
     assert len(paths) == 3
-    assert sorted(map(kinds, paths)) == sorted(["sse." if is_used else "se.", "se.", "se."])
+    assert sorted(map(kinds, paths)) == sorted(["s.se." if is_used else "se.", "se.", "se."])
     assert len({events(path)[0].run_id for path in paths}) == 3  # type: ignore[union-attr]
 
 
@@ -367,7 +381,7 @@ def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.M
         return write(file, data)
 
     monkeypatch.setattr(os, "write", hang)
-    recorder = Recorder(path, RunStarted(run_id="r"), is_new=True)
+    recorder = Recorder(path, JsonLines(RunStarted(run_id="r")), is_new=True)
     for epoch in range(3):
         recorder.put(EpochsEnded(epochs=[epoch]))
     recorder.close(0.01)
@@ -381,7 +395,7 @@ def test_a_queue_that_is_full_takes_nothing_more_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recorder_module, "WAITING_MAX", 0)
-    recorder = Recorder(tmp_path / "run.jsonl", RunStarted(run_id="r"), is_new=True)
+    recorder = Recorder(tmp_path / "run.jsonl", JsonLines(RunStarted(run_id="r")), is_new=True)
     recorder.put(EpochsEnded(epochs=[0]))
     recorder.put(EpochsEnded(epochs=[1]))
     recorder.close()
@@ -391,14 +405,14 @@ def test_a_queue_that_is_full_takes_nothing_more_and_says_so_once(
 
 def test_a_long_silence_is_broken_by_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "HEARTBEAT_S", 0.01)
-    recorder = Recorder(tmp_path / "run.jsonl", RunStarted(run_id="r"), is_new=True)
+    recorder = Recorder(tmp_path / "run.jsonl", JsonLines(RunStarted(run_id="r")), is_new=True)
     path = tmp_path / "run.jsonl"
     wait_for(lambda: path.exists() and path.read_bytes().count(b"heartbeat") >= 2)
     recorder.close()
     assert kinds(path).startswith("shh")
 
 
-def test_a_fit_that_raised_leaves_no_end_and_a_new_fit_of_the_instance_begins_a_new_attempt(
+def test_a_fit_that_raised_is_interrupted_once_a_new_fit_of_the_instance_begins_a_new_attempt(
     tmp_path: Path,
 ) -> None:
     monitor = Monitor(tmp_path / "run.jsonl")
@@ -406,7 +420,7 @@ def test_a_fit_that_raised_leaves_no_end_and_a_new_fit_of_the_instance_begins_a_
     run_epoch(monitor, 0)
     first = monitor._recorder
     drive(monitor)
-    assert kinds(tmp_path / "run.jsonl") == "sese."
+    assert kinds(tmp_path / "run.jsonl") == "se.se."
     assert first is not None
     assert not first._thread.is_alive()
 
@@ -419,7 +433,7 @@ def test_a_monitor_that_is_dropped_after_a_fit_that_raised_ends_its_thread(tmp_p
     thread = monitor._recorder._thread
     del monitor
     assert not thread.is_alive()
-    assert kinds(tmp_path / "run.jsonl") == "se"
+    assert kinds(tmp_path / "run.jsonl") == "se."
 
 
 DRIVER = """
@@ -440,7 +454,7 @@ monitor.on_epoch_end(0, {"loss": 1.0})
 
 def test_an_uncaught_exception_still_gets_the_last_epoch_to_the_disk(tmp_path: Path) -> None:
     assert python(DRIVER + "1 / 0", tmp_path / "run.jsonl").returncode == 1
-    assert kinds(tmp_path / "run.jsonl") == "se"
+    assert kinds(tmp_path / "run.jsonl") == "se."
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -583,7 +597,7 @@ def test_a_mirrored_learning_rate_and_a_loss_scaled_optimizer_are_read(keras: An
     monitor.on_train_end()
     assert [epoch.learning_rate for epoch in epochs(tmp_path / "run.jsonl")] == [
         [0.10000000149011612],
-        None,
+        [0.5],
         [0.5],
     ]
 
@@ -604,7 +618,7 @@ def test_weights_history_and_logs_are_the_same_with_and_without_monitor(keras: A
         shared = Shared()
         model = fit(keras, [flat_cut(keras), *monitors, shared])
         runs.append((model.get_weights(), model.history.history, shared.seen))
-    assert kinds(tmp_path / "run.jsonl") == "seeee."
+    assert kinds(tmp_path / "run.jsonl") == "secececec."
     (weights, *plain), (monitored_weights, *monitored) = runs
     assert plain == monitored
     assert all(np.array_equal(one, other) for one, other in zip(weights, monitored_weights, strict=True))
@@ -754,7 +768,7 @@ print(keras.__version__)
 """
     result = python(FIT.format(keras="tf_keras") + script, tmp_path)
     assert (result.returncode, result.stderr if result.returncode else "") == (0, "")
-    started, *middle, ended = events(tmp_path / "before.jsonl")
+    started, *_, ended = events(tmp_path / "before.jsonl")
     assert isinstance(started, RunStarted)
     assert isinstance(ended, RunEnded)
     assert (started.keras, started.backend, started.optimizer) == (
@@ -765,7 +779,7 @@ print(keras.__version__)
     assert (ended.how, ended.by) == ("stopped", ["EarlyStopping"])
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(middle) == 4
+    assert len(rows) == len(epochs(tmp_path / "before.jsonl")) == 4
     for name in ("before", "after"):
         recorded = epochs(tmp_path / f"{name}.jsonl")
         assert [rate for event in recorded for rate in event.learning_rate or []] == pytest.approx(

@@ -24,6 +24,7 @@ from cbmon.events import (
     StopRequested,
     encode_line,
 )
+from cbmon.units import clock
 
 LOG = b"""epoch,loss,val_loss,acc,custom,lr
 0,1.0,1.1,0.5,3,0.1
@@ -87,6 +88,17 @@ def epoch(number: int, loss: float, *, age_s: float = 0.0) -> EpochsEnded:
     return EpochsEnded(
         time=time.time() - age_s, epochs=[number], metrics={"loss": [loss]}, learning_rate=[0.1]
     )
+
+
+def monitor_csv(*, age_s: float = 0.0) -> bytes:
+    """What `Monitor("x.csv")` writes, the last epoch ended so long ago; with a column of a later cbmon's."""
+    last = time.time() - age_s
+    return (
+        "epoch,loss,val_loss,learning_rate,cbmon_time,cbmon_epoch_s,cbmon_first_step_s,cbmon_tomorrow\n"
+        f"0,1.0,1.1,0.1,{last - 120!r},60.5,4.0,x\n"
+        f"1,0.5,0.6,0.1,{last - 60!r},59.5,NA,x\n"
+        f"2,0.4,0.7,0.05,{last!r},60.0,NA,x\n"
+    ).encode()
 
 
 def ended_process() -> Process:
@@ -217,6 +229,7 @@ def test_rows_left_out_are_warnings_by_line(show: Any) -> None:
 FORMATS = [
     ("training.csv", LOG, "keras-csv"),
     ("training.jsonl", record(RunStarted(run_id="a"), EpochsEnded(epochs=[0])), "cbmon-jsonl"),
+    ("training.csv", b"epoch,loss,cbmon_time\n0,1.0,9\n", "cbmon-csv"),
     ("history.json", b'{"loss": [1.0, 0.5]}', "keras-history-json"),
 ]
 
@@ -227,6 +240,56 @@ def test_the_format_is_named(show: Any, name: str, data: bytes, format: str) -> 
     run = show("run1", "--json").run
     assert run["format"] == format
     assert run["name"] == "run1"
+
+
+def test_columns_of_our_own_are_no_metrics_and_no_word_is_lost_on_them(show: Any) -> None:
+    write("run1.csv", monitor_csv())
+    run = show("run1.csv", "--json").run
+    (attempt,) = run["attempts"]
+    assert list(attempt["metrics"]) == ["loss", "val_loss"]
+    assert attempt["learning_rate"] == 0.05
+    assert run["warnings"] == []
+
+
+def test_text_where_a_time_should_be_is_named_like_a_metrics(show: Any) -> None:
+    write("run1.csv", b"epoch,loss,cbmon_time\n0,1.0,noon\n")
+    run = show("run1.csv", "--json").run
+    assert run["attempts"][0]["epochs"] == 1
+    assert run["warnings"] == ["column 'cbmon_time': some cells are text or lists, taken as absent"]
+
+
+@pytest.mark.parametrize(
+    ("recorded_s", "written_s", "status", "since_s"),
+    [
+        (0.0, 0.0, "growing", 0.0),
+        (DAY_S, DAY_S, "quiet", DAY_S),
+        (3600.0, DAY_S, "quiet", 3600.0),
+        (3600.0, 7200.0, "quiet", 3600.0),
+        (0.0, DAY_S, "growing", 0.0),
+        (DAY_S, 0.0, "growing", 0.0),
+    ],
+)
+def test_the_time_of_the_last_epoch_is_a_sign_of_life(
+    show: Any, recorded_s: float, written_s: float, status: str, since_s: float
+) -> None:
+    now = time.time()
+    write("run1.csv", monitor_csv(age_s=recorded_s), age_s=written_s)
+    assert show("run1.csv", "--json").run["status"] == status
+    row = columns(show("run1.csv").stdout.splitlines()[1])
+    minute = {clock(now - since_s + late_s, now) for late_s in (0.0, 5.0)}  # a minute may end meanwhile
+    assert row[-1] in minute
+    assert row[1] in ({"◐ growing"} if status == "growing" else {f"◌ quiet since {at}" for at in minute})
+
+
+def test_what_monitor_wrote_as_csv_is_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run1.csv").write_bytes(monitor_csv())
+    call = "EarlyStopping(patience=1)"
+    assert main(["replay", str(tmp_path / "run1.csv"), "-c", call, "--keras", "3.15", "--json"]) == 0
+    output = capsys.readouterr()
+    (result,) = json.loads(output.out)["results"]
+    assert (output.err, result["warnings"]) == ("", [])
+    assert result["stopped"] == {"epoch": 2, "by": ["EarlyStopping"], "exact": True}
+    assert result["learning_rate"] == [0.1, 0.1, 0.05]
 
 
 needs_proc = pytest.mark.skipif(

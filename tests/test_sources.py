@@ -823,6 +823,18 @@ def test_a_csv_rewritten_as_a_history_is_read_as_one(tmp_path: Path) -> None:
     assert list(run.current.epochs) == [5, 6], "an `epoch` list gives the epoch numbers"
 
 
+def test_an_empty_csv_that_monitor_begins_is_a_record_of_cbmons(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.touch()
+    (log,) = find([str(path)]).logs
+    assert log.read() is None
+    assert log.format is Format.KERAS_CSV
+    path.write_text("epoch,loss,cbmon_time\n0,1.0,9\n")
+    (batch,) = log.read() or []
+    assert log.format is Format.CBMON_CSV
+    assert batch == EpochsEnded(time=9.0, epochs=[0], metrics={"loss": [1.0]}, times=[9.0], first_line=2)
+
+
 def test_a_file_named_through_a_link_is_followed(tmp_path: Path) -> None:
     real = tmp_path / "elsewhere" / "t.csv"
     real.parent.mkdir()

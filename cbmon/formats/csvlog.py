@@ -1,8 +1,8 @@
-"""Row logs: Keras `CSVLogger` files as they are in the wild, and tables that look like them.
+"""Row logs: Keras `CSVLogger` files as they are in the wild, tables that look like them, Monitor's CSV record.
 
 Pure and incremental. Good rows are kept; each row left out becomes a `Malformed` that names its line. Titles
 above a header and repeated headers are no rows and need no word. Facts about the files: KERAS.md §4 and 100
-published logs.
+published logs. Monitor's CSV record is such a file with cbmon's own columns, `cbmon_…`, after the metrics.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values
 from cbmon.formats.bulk import BULK_BYTES, read_regular
@@ -23,6 +24,19 @@ SEPARATORS = ",;\t|"
 EPOCH_NAMES = frozenset({"epoch", "epoch#", "epoch #"})
 ABSENT = frozenset({"", "NA", "N/A", "None", "null"})
 """Cells that say "no value": CSVLogger writes NA, pandas writes nothing. `nan` is a value."""
+OWN_PREFIX = "cbmon_"
+"""Begins cbmon's own columns; one that is not known here is a newer cbmon's, and no metric."""
+TIME_COLUMN = "cbmon_time"
+"""When the epoch ended, Unix seconds."""
+RATES_PREFIX = "cbmon_learning_rate_"
+"""Begins the learning rate of one optimizer of several; its name follows."""
+SECONDS_COLUMNS = {
+    "cbmon_epoch_s": "epoch",
+    "cbmon_validation_s": "validation",
+    "cbmon_step_s": "step",
+    "cbmon_first_step_s": "first_step",
+}
+"""Durations: the column, and its name in `EpochsEnded.seconds`."""
 RECORD_LINES_MAX = 64
 """Lines one quoted cell may span (a 3-D array prints over several); beyond that a quote is torn."""
 TITLES_MAX = 64
@@ -35,22 +49,38 @@ _OBJECT = re.compile(r"^(?:<.*?\b(?:value|numpy)=|tf\.Tensor\(|(?:np|numpy)\.flo
 """Variables and tensors that a callback leaked into the logs; a number stands in them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """What a header line says: which cell of a row is what."""
 
     separator: str
-    width: int
-    """Cells in a row."""
+    names: tuple[str, ...]
+    """Of all columns, one a cell."""
     epoch_at: int | None
     """None: no usable epoch column, rows are numbered from 0."""
     rate_at: int | None
+    time_at: int | None
     metrics: tuple[tuple[int, str], ...]
     """Cell index and name of each metric."""
+    rates: tuple[tuple[int, str], ...]
+    """Cell index and optimizer of each learning rate, where there are several."""
+    seconds: tuple[tuple[int, str], ...]
+    """Cell index and name of each duration."""
     epoch_is_metric: bool = False
     """A metric called epoch overwrote the epoch numbers (CSVLogger writes it into both columns)."""
     has_steps: bool = False
     """A `step` column: several rows an epoch, so no CSVLogger file (Lightning's metrics.csv)."""
+
+    @property
+    def width(self) -> int:
+        """Cells in a row."""
+        return len(self.names)
+
+    @cached_property
+    def values_at(self) -> list[int]:
+        """Indices of the cells that are read beside the epoch; without any a row says nothing."""
+        single = [index for index in (self.rate_at, self.time_at) if index is not None]
+        return [*(index for index, _ in (*self.metrics, *self.rates, *self.seconds)), *single]
 
 
 def parse_header(line: str) -> Header | None:
@@ -76,22 +106,28 @@ def parse_header(line: str) -> Header | None:
         return None
     if not epochs and not any(is_loss(name) for name in best):
         return None
-    seen = set(EPOCH_NAMES)
-    metrics = []
-    rate_at = None
+    named: dict[str, int] = {}  # of columns with one name the first
     for index, name in enumerate(best):
-        if is_learning_rate(name):
-            rate_at = index if rate_at is None else rate_at
-        elif name and folded[index] not in EPOCH_NAMES and name not in seen:
-            seen.add(name)
-            metrics.append((index, name))
-    epoch_at = epochs[0] if len(epochs) == 1 else (0 if is_index and not epochs else None)
+        if name and folded[index] not in EPOCH_NAMES:
+            named.setdefault(name, index)
+    metrics = [
+        (index, name)
+        for name, index in named.items()
+        if not is_learning_rate(name) and not name.startswith(OWN_PREFIX)
+    ]
     return Header(
         separator=separator,
-        width=len(best),
-        epoch_at=epoch_at,
-        rate_at=rate_at,
+        names=tuple(best),
+        epoch_at=epochs[0] if len(epochs) == 1 else (0 if is_index and not epochs else None),
+        rate_at=next((index for name, index in named.items() if is_learning_rate(name)), None),
+        time_at=named.get(TIME_COLUMN),
         metrics=tuple(metrics),
+        rates=tuple(
+            (index, name.removeprefix(RATES_PREFIX))
+            for name, index in named.items()
+            if name.startswith(RATES_PREFIX)
+        ),
+        seconds=tuple((named[column], name) for column, name in SECONDS_COLUMNS.items() if column in named),
         epoch_is_metric=len(epochs) > 1,
         has_steps="step" in folded,
     )
@@ -149,7 +185,9 @@ class CsvDecoder:
     def _feed_regular(self, data: bytes) -> bytes:
         """Take what polars can prove regular from a large chunk; gives back the rest for the scalar way."""
         header = self._header
-        if header is None or header.epoch_at != 0 or self._quoted or self._titles or self._lines.is_too_long:
+        if header is None or header.epoch_at != 0 or not header.values_at:
+            return data
+        if self._quoted or self._titles or self._lines.is_too_long:
             return data
         data = self._lines.take_rest() + data
         end = data.rfind(b"\n") + 1
@@ -158,14 +196,7 @@ class CsvDecoder:
             return data
         self._close_batch()
         epochs, columns = table
-        self._events.append(
-            EpochsEnded(
-                epochs=epochs,
-                metrics={name: columns[index] for index, name in header.metrics},
-                learning_rate=None if header.rate_at is None else columns[header.rate_at],
-                first_line=self._lines.number + 1,
-            )
-        )
+        self._events.append(_event(header, epochs, columns, self._lines.number + 1))
         self._lines.number += len(epochs)
         self._row += len(epochs)
         return data[end:]
@@ -205,7 +236,7 @@ class CsvDecoder:
         cells = _split(text, header.separator)
         if len(cells) != header.width:
             self._refuse_row(number, text, _wrong_width(cells, header))
-        elif not header.metrics and header.rate_at is None:
+        elif not header.values_at:
             self._refuse_row(number, text, EPOCH_ALONE)
         elif header.epoch_at is None:
             self._take_row(number, self._row, header, cells, last)
@@ -296,12 +327,10 @@ class _Batch:
         self.header = header
         self.first_line = first_line
         self.epochs: list[int] = []
-        self.columns: list[tuple[int, str, list[float | None]]] = [
-            (at, name, []) for at, name in header.metrics
-        ]
-        if header.rate_at is not None:
-            self.columns.append((header.rate_at, "", []))
-        self.not_numbers: set[str] = set()
+        self.columns: dict[int, list[float | None]] = {index: [] for index in header.values_at}
+        """By cell index."""
+        self.not_numbers: set[int] = set()
+        """Indices of columns with a cell that is text."""
 
     def goes_on(self, line: int, epoch: int) -> bool:
         """Whether a row belongs to this batch. Where epochs fall another attempt begins, with its own oddities."""
@@ -311,22 +340,52 @@ class _Batch:
 
     def append(self, epoch: int, cells: Sequence[str]) -> None:
         self.epochs.append(epoch)
-        for index, name, values in self.columns:
+        for index, values in self.columns.items():
             try:
                 values.append(parse_number(cells[index]))
             except ValueError:
                 values.append(None)
-                self.not_numbers.add(name)
+                self.not_numbers.add(index)
 
     def event(self) -> EpochsEnded:
-        metrics: dict[str, Values] = {name: values for _, name, values in self.columns}
-        return EpochsEnded(
-            epochs=self.epochs,
-            learning_rate=metrics.pop("", None),
-            metrics=metrics,
-            first_line=self.first_line,
-            not_numbers=sorted(self.not_numbers - {""}),
-        )
+        names = self.header.names
+        texts = sorted(names[index] for index in self.not_numbers if index != self.header.rate_at)
+        return _event(self.header, self.epochs, self.columns, self.first_line, texts)
+
+
+def _event(
+    header: Header,
+    epochs: Sequence[int],
+    columns: Mapping[int, Values] | Sequence[Values],
+    first_line: int,
+    not_numbers: Sequence[str] = (),
+) -> EpochsEnded:
+    """The event of some rows.
+
+    Args:
+        header: what stands where.
+        epochs: their epochs, shape (rows,).
+        columns: by cell index, each of shape (rows,).
+        first_line: where the first row stands.
+        not_numbers: columns with text among these rows.
+    """
+    times = None if header.time_at is None else [*map(_time, columns[header.time_at])]
+    return EpochsEnded(
+        time=next((time for time in reversed(times or []) if time is not None), None),
+        epochs=epochs,
+        metrics={name: columns[index] for index, name in header.metrics},
+        learning_rate=None if header.rate_at is None else columns[header.rate_at],
+        learning_rates={name: columns[index] for index, name in header.rates},
+        seconds={name: columns[index] for index, name in header.seconds},
+        times=times,
+        first_line=first_line,
+        not_numbers=list(not_numbers),
+    )
+
+
+def _time(value: float | None) -> float | None:
+    """A time as it is, absent if it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def parse_epoch(cell: str) -> int:

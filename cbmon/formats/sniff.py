@@ -26,6 +26,8 @@ class Format(Enum):
     """A format that cbmon reads; the value is its name in JSON."""
 
     KERAS_CSV = "keras-csv"
+    CBMON_CSV = "cbmon-csv"
+    """The same with cbmon's own columns; one decoder reads both, for either may go on as the other."""
     RECORD = "cbmon-jsonl"
     HISTORY = "keras-history-json"
 
@@ -54,7 +56,7 @@ class Decoder(Protocol):
 def decoder(format: Format) -> Decoder:
     """A fresh decoder for a file of this format."""
     match format:
-        case Format.KERAS_CSV:
+        case Format.KERAS_CSV | Format.CBMON_CSV:
             return CsvDecoder()
         case Format.RECORD:
             return RecordDecoder()
@@ -126,8 +128,9 @@ def _judge(header: Header, rows: list[str]) -> Format | Refused:
         return Refused(
             "several rows an epoch (a 'step' column, as PyTorch Lightning writes): cbmon does not read those"
         )
+    format = Format.KERAS_CSV if header.time_at is None else Format.CBMON_CSV
     if not rows:
-        return Format.KERAS_CSV
+        return format
     numeric = [
         text for text in rows if text.lstrip()[:1] in '0123456789+-.,;|"' or text[:3].casefold() == "nan"
     ]
@@ -135,4 +138,4 @@ def _judge(header: Header, rows: list[str]) -> Format | Refused:
         return Refused("a header line, but no row of numbers under it")
     if header.epoch_at is None and not header.epoch_is_metric and not is_row(rows[0], header.separator):
         return Refused("a table, but no training log: no 'epoch' column, and its rows hold text")
-    return Format.KERAS_CSV
+    return format

@@ -1,0 +1,208 @@
+"""One call of `fit` while it runs: counts its steps, takes its times, turns what its hooks say into events."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from typing import Any
+
+from cbmon.callbacks import siblings
+from cbmon.callbacks.facts import learning_rates, number, whole
+from cbmon.callbacks.recorder import Recorder
+from cbmon.events import CallbackStates, EpochsEnded, NonFinite, Progress, RunEnded
+
+PROGRESS_S = 10.0
+"""Least time between two looks into a running epoch: 1 MB a day; shorter epochs need none."""
+
+LEARNING_RATE_KEYS = ("learning_rate", "lr")
+"""What callbacks put into the logs: no metrics; what they mean depends on the list's order."""
+
+
+class Steps:
+    """The steps of one phase of an epoch: how many have ended, and how long one takes.
+
+    On JAX and torch the ends come from several threads and out of order.
+    """
+
+    __slots__ = ("begun", "done", "first", "first_end", "last_end", "lock")
+
+    def __init__(self) -> None:
+        self.begun: float | None = None
+        """When the first step began; this and the others by `time.perf_counter()`."""
+        self.done = 0
+        self.first = 0
+        """Steps done when the first end came: several with `steps_per_execution`."""
+        self.first_end = 0.0
+        self.last_end = 0.0
+        self.lock = Lock()
+
+    def ended(self, batch: int, now: float) -> None:
+        """A batch, by its 0-based number, has ended."""
+        with self.lock:
+            if not self.done:
+                self.first, self.first_end = batch + 1, now
+            if batch >= self.done:
+                self.done, self.last_end = batch + 1, now
+
+    def first_seconds(self) -> float | None:
+        """How long the first step took, None before it has ended."""
+        return self.first_end - self.begun if self.done and self.begun is not None else None
+
+    def mean_seconds(self) -> float | None:
+        """How long a step takes, without the first one; None if there is no other."""
+        others = self.done - self.first
+        return (self.last_end - self.first_end) / others if others > 0 else None
+
+
+class Fit:
+    """What is known of one call of `fit`, from its begin to its end."""
+
+    def __init__(self, model: Any, recorder: Recorder, callbacks: list[Any], steps: int | None) -> None:
+        """Begin.
+
+        Args:
+            model: the one that is trained.
+            recorder: takes the events.
+            callbacks: the fit's list; empty if it could not be seen.
+            steps: planned steps an epoch, None if Keras does not know.
+        """
+        self.recorder = recorder
+        self.last: EpochsEnded | None = None
+        self._model = model
+        self._callbacks = callbacks
+        self._planned = steps
+        self._checkpoints = siblings.Checkpoints(time.time())
+        self._epoch = 0
+        self._logs: dict[str, Any] = {}
+        self._begun = self._progress_due = 0.0
+        self._train = Steps()
+        self._test: Steps | None = None
+        self._test_begun = 0.0
+        self._test_steps: int | None = None
+        self._test_seconds: float | None = None
+        self._is_first_epoch = True
+        self._is_bad = False
+        self._rate: float | dict[str, float | None] | None = None
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Also the end of the previous one, which by now all callbacks have seen."""
+        self._look_at_siblings()
+        self._epoch = epoch
+        self._begun = time.perf_counter()
+        self._progress_due = self._begun + PROGRESS_S
+        self._train, self._test, self._test_seconds = Steps(), None, None
+        self._is_bad = False
+
+    def begin_step(self) -> None:
+        """Before the first step of an epoch: by now every callback has set the learning rate it wants."""
+        if self._train.begun is None:
+            self._train.begun = time.perf_counter()
+            self._rate = None
+            self._rate = learning_rates(self._model.optimizer)
+
+    def end_step(self, batch: int, logs: dict[str, Any]) -> None:
+        """After a step of training: running means since the epoch began."""
+        now = time.perf_counter()
+        self._train.ended(batch, now)
+        loss = logs.get("loss")
+        if loss.__class__ is float and loss - loss != 0.0 and not self._is_bad:  # NaN or infinite
+            self._is_bad = True
+            self.recorder.put(NonFinite(time=time.time(), epoch=self._epoch, step=batch, metric="loss"))
+        if now >= self._progress_due:
+            self._report("train", self._train, self._planned, logs)
+
+    def begin_test(self) -> None:
+        """Validation begins."""
+        self._test = Steps()
+        self._test_begun = self._test.begun = time.perf_counter()
+        self._test_steps = whole(
+            getattr(getattr(self._model, "_eval_epoch_iterator", None), "num_batches", None)
+        )
+
+    def end_test_step(self, batch: int, logs: dict[str, Any]) -> None:
+        """After a step of validation."""
+        now = time.perf_counter()
+        if self._test is not None:
+            self._test.ended(batch, now)
+            if now >= self._progress_due:
+                self._report("validation", self._test, self._test_steps, logs)
+
+    def end_test(self) -> None:
+        """Validation is over; a callback may start another one in the same epoch."""
+        if self._test is not None:
+            took = time.perf_counter() - self._test_begun
+            self._test_seconds = took + (self._test_seconds or 0.0)
+            self._test = None
+
+    def _report(self, phase: str, steps: Steps, planned: int | None, logs: dict[str, Any]) -> None:
+        """Record how far the epoch is; here alone a tensor of tf_keras becomes a number."""
+        self._progress_due = time.perf_counter() + PROGRESS_S
+        self.recorder.put(
+            Progress(
+                time=time.time(),
+                epoch=self._epoch,
+                step=steps.done if planned is None else min(steps.done, planned),
+                steps=planned,
+                phase=phase,
+                metrics={str(name): number(value) for name, value in logs.items()},
+                step_seconds=steps.mean_seconds(),
+                learning_rate=self._rate if isinstance(self._rate, float) else None,
+            )
+        )
+
+    def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Record the epoch: all its logs, exactly."""
+        if epoch < 0:
+            raise ValueError(f"a negative epoch, {epoch}")
+        if self._train.begun is None:  # an epoch without a batch
+            self.begin_step()
+        logged = {str(key): value for key, value in logs.items() if key not in LEARNING_RATE_KEYS}
+        numbers = {name: number(value) for name, value in logged.items()}
+        seconds = {
+            "epoch": time.perf_counter() - self._begun,
+            "validation": self._test_seconds,
+            "step": self._train.mean_seconds(),
+            "first_step": self._train.first_seconds() if self._is_first_epoch else None,
+        }
+        several = self._rate if isinstance(self._rate, dict) else {}
+        self.last = EpochsEnded(
+            time=time.time(),
+            epochs=[int(epoch)],
+            metrics={name: [value] for name, value in numbers.items()},
+            learning_rate=[self._rate] if isinstance(self._rate, float) else None,
+            learning_rates={name: [rate] for name, rate in several.items()},
+            seconds={name: [took] for name, took in seconds.items() if took is not None},
+            not_numbers=[name for name in logged if numbers[name] is None is not logged[name]],
+        )
+        self.recorder.put(self.last)
+        self._logs = logs
+        self._is_first_epoch = False
+        if self._planned is None:
+            self._planned = self._train.done or None
+
+    def end(self) -> None:
+        """Record how it ended, by what the other callbacks tell."""
+        self._look_at_siblings()
+        is_stopped = bool(getattr(self._model, "stop_training", False))
+        by: list[str] = []
+        restored = None
+        try:
+            by = siblings.stopped_by(self._callbacks, self.last) if is_stopped else []
+            restored = siblings.restored_epoch(self._callbacks)
+        except Exception:  # noqa: BLE001  # other people's callbacks; what they tell is a courtesy
+            pass
+        how = "stopped" if is_stopped else "finished"
+        self.recorder.put(RunEnded(time=time.time(), how=how, by=by, restored=restored))
+
+    def _look_at_siblings(self) -> None:
+        """After an epoch: what its callbacks have counted and saved, at any place in the list."""
+        if self.last is None or not self._callbacks:
+            return
+        epoch, now = self.last.epochs[0], time.time()
+        try:
+            if states := siblings.states(self._callbacks):
+                self.recorder.put(CallbackStates(time=now, epoch=epoch, states=states))
+            if paths := siblings.checkpoint_paths(self._callbacks, epoch, self._logs):
+                self.recorder.put(lambda: self._checkpoints.saved(epoch, paths, now))
+        except Exception:  # noqa: BLE001  # other people's callbacks; what they tell is a courtesy
+            self._callbacks = []
