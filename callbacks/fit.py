@@ -171,7 +171,7 @@ class Fit:
             metrics={name: [value] for name, value in numbers.items()},
             learning_rate=[self._rate] if isinstance(self._rate, float) else None,
             learning_rates={name: [rate] for name, rate in several.items()},
-            seconds={name: [took] for name, took in seconds.items() if took is not None},
+            seconds={name: [round(took, 6)] for name, took in seconds.items() if took is not None},
             not_numbers=[name for name in logged if numbers[name] is None is not logged[name]],
         )
         self.recorder.put(self.last)

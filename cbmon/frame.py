@@ -196,14 +196,16 @@ def facts(view: FactsView, width: int, height: int, *, ascii: bool = False) -> t
     for (name, last, best), epoch in zip(view.metrics, at, strict=True):
         numbers = f"{short(last):>9}  {short(best[0]) if best else '':>9}{epoch}"
         rows.append(clip([(fit(name, name_width), Role.LABEL), (numbers, Role.TEXT)], width, ascii))
-    room = max(2, height - len(view.info) - 1) if view.info else height
+    info = view.info[: max(height // 2, height - len(rows) - 1)]
+    room = max(2, height - len(info) - 1) if info else height
     if len(rows) > room:
         more = f"{len(rows) - room + 1} more (m)"
         rows = [*rows[: room - 1], clip([(more, Role.DIM)], width, ascii)]
-    if view.info and rows:
+    if info and rows:
         rows.append(clip([], width))
-    for label, value in view.info:
-        rows.append(clip([(fit(label, 11), Role.DIM), (value, Role.TEXT)], width, ascii))
+    label_width = max([11, *(cells(label) + 1 for label, _ in info)])
+    for label, value in info:
+        rows.append(clip([(fit(label, min(label_width, 20)), Role.DIM), (value, Role.TEXT)], width, ascii))
     return tuple(rows[:height])
 
 

@@ -25,6 +25,17 @@ def printable(text: str, limit: int = 300) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+_DURATIONS = (
+    (0.9995e-3, 1e6, "µs"),
+    (0.9995, 1e3, "ms"),
+    (99.5, 1.0, "s"),
+    (99.5 * 60, 1 / 60, "min"),
+    (48 * 3600.0, 1 / 3600, "h"),
+    (float("inf"), 1 / 86400, "d"),
+)
+"""Below which size a duration is told in which unit."""
+
+
 def display_epoch(epoch: int) -> int:
     """The epoch as people and Keras' progress bar count it: 1-based. The only place that converts."""
     return epoch + 1
@@ -59,6 +70,18 @@ def exponent(value: float, digits: int) -> str:
 def bare(text: str) -> str:
     """`0.41` without the zero."""
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in its natural unit, 2 to 3 digits: 340 µs, 4.2 ms, 12 s, 3.5 min, 7.5 h, 2.1 d; None is "–"."""
+    if seconds is None or not isfinite(seconds):
+        return UNKNOWN
+    size, unit = abs(seconds), "µs"
+    for limit, scale, name in _DURATIONS:
+        if size < limit:
+            size, unit = seconds * scale, name
+            break
+    return f"{size:.0f} {unit}" if abs(size) >= 9.95 else f"{size:.1f} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -6,20 +6,32 @@ Epochs are 0-based in the JSON documents and 1-based in everything people read.
 from __future__ import annotations
 
 import math
+import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any, TypeVar
 
 from cbmon.chart import Curve, Mark, MarkKind
-from cbmon.events import CheckpointSaved
+from cbmon.events import CallbackState, CheckpointSaved, RunStarted
 from cbmon.rules import Alert, Severity, Status, alerts, is_schedule, last_sign, rate_changes, status
 from cbmon.run import Attempt, Run
 from cbmon.series import Direction, base_name, direction, is_loss, is_validation
 from cbmon.sources import Log, Skipped
-from cbmon.units import UNKNOWN, cells, clock, display_epoch, fit, plural, printable, short, short_lr
+from cbmon.units import (
+    UNKNOWN,
+    cells,
+    clock,
+    display_epoch,
+    duration,
+    fit,
+    plural,
+    printable,
+    short,
+    short_lr,
+)
 
 JSON_VERSION = 1
 PACE_EPOCHS = 10
@@ -156,19 +168,69 @@ def facts_view(run: Run) -> FactsView:
             best = column.best(towards) if towards else None
             at = None if best is None else (column.values[best], display_epoch(attempt.epochs[best]))
             metrics.append((printable(name), column.last(), at))
-    started = attempt.started
-    info: list[tuple[str, str]] = []
-    if started:
-        steps = f" of {plural(started.steps, 'step')}" if started.steps else ""
-        info.append(("plan", f"{plural(started.epochs, 'epoch')}{steps}" if started.epochs else UNKNOWN))
-        info.append(("optimizer", printable(started.optimizer or UNKNOWN)))
-        info.append(
-            ("Keras", printable(" on ".join(filter(None, (started.keras, started.backend))) or UNKNOWN))
-        )
-        info.append(("host", printable(started.process.host) if started.process else UNKNOWN))
+    info = [*_plan_info(attempt.started), *_course_info(attempt), *_script_info(attempt.started)]
     if len(run.attempts) > 1:
         info.append(("attempt", f"{len(run.attempts)} of {len(run.attempts)}"))
     return FactsView(metrics=tuple(metrics), info=tuple(info))
+
+
+def _plan_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
+    """What is trained, on what."""
+    if started is None:
+        return
+    steps = f" of {plural(started.steps, 'step')}" if started.steps else ""
+    yield "plan", f"{plural(started.epochs, 'epoch')}{steps}" if started.epochs else UNKNOWN
+    if started.model or started.parameters is not None:
+        size = f"{started.parameters:,} parameters" if started.parameters is not None else ""
+        yield "model", printable(" · ".join(filter(None, (started.model, size))))
+    yield "optimizer", printable(started.optimizer or UNKNOWN)
+    yield "Keras", printable(" on ".join(filter(None, (started.keras, started.backend))) or UNKNOWN)
+    host = started.process.host if started.process else None
+    yield "host", printable(" · ".join([host or UNKNOWN, *started.devices]))
+
+
+def _course_info(attempt: Attempt) -> Iterator[tuple[str, str]]:
+    """How fast it goes, and where its callbacks stand."""
+    words = {"epoch": "epoch", "validation": "validation", "step": "step", "first_step": "first step"}
+    took = [
+        f"{word} {duration(attempt.seconds[name].last())}"
+        for name, word in words.items()
+        if name in attempt.seconds and attempt.seconds[name].count
+    ]
+    if took:
+        yield "took", " · ".join(took)
+    for name, column in attempt.rates.items():
+        yield "lr", f"{printable(name)} {short_lr(column.last())}"
+    for state in attempt.callbacks.states if attempt.callbacks else ():
+        yield printable(state.name), callback_sentence(state)
+    saved = [note for note in attempt.notes if isinstance(note, CheckpointSaved)]
+    if saved:
+        yield "saved", f"{printable(saved[-1].path)} (epoch {display_epoch(saved[-1].epoch)})"
+    if attempt.ended and attempt.ended.restored is not None:
+        yield "restored", f"weights of epoch {display_epoch(attempt.ended.restored)}"
+
+
+def _script_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
+    """The user's own words for it: config and command line."""
+    if started is None:
+        return
+    for name, value in started.config.items():
+        yield printable(str(name)), printable(str(value))
+    if started.command:
+        yield "command", printable(shlex.join(started.command))
+
+
+def callback_sentence(state: CallbackState) -> str:
+    """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`."""
+    parts = [printable(state.monitor)]
+    if state.wait is not None:
+        parts.append(f"wait {state.wait}" + ("" if state.patience is None else f"/{state.patience:g}"))
+    if state.cooldown:
+        parts.append(f"cooldown {state.cooldown}")
+    if state.best is not None:
+        at = "" if state.best_epoch is None else f" ★{display_epoch(state.best_epoch)}"
+        parts.append(f"best {short(state.best)}{at}")
+    return " · ".join(parts)
 
 
 KeyT = TypeVar("KeyT")

@@ -96,7 +96,7 @@ def csv_logger(folder: Path, *, append: bool = False) -> Any:
 
 def monitor(folder: Path) -> Monitor:
     """Monitor, writing `training.jsonl`."""
-    return Monitor(folder / "training.jsonl")
+    return Monitor(folder / "training.jsonl", record_argv=False)  # the path of a machine
 
 
 def healthy(folder: Path) -> None:
