@@ -9,25 +9,30 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
+
+from cbmon.events import EPOCH_MAX
 
 ARGUMENTS_MAX = 200
 """Arguments of the command line that are kept: a shell's glob may give thousands."""
 TEXT_MAX = 1000
 """Characters kept of one argument or config value."""
 DEPTH_MAX = 8
-"""Levels of a config that are kept; deeper ones become text."""
+"""Levels of a config that are kept; what is deeper becomes "…"."""
+ITEMS_MAX = 1000
+"""Items of a config that are kept: the line with it has to stay below the 1 MiB that readers take."""
 MASK = "***"
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _SECRET_VALUE = re.compile(
-    rf"(?P<name>[\w.-]*(?:{_SECRET.pattern})[\w.-]*[\"']?\s*[=:]\s*)"
-    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\]]+)",
-    re.IGNORECASE,
+    rf"(?P<name>(?:{_SECRET.pattern})[\w.-]*\\*[\"']?\s*[=:]\s*)"
+    # A quoted value with more JSON after it; else all the rest, for a password may hold any sign.
+    r"(?:\"(?:\\.|[^\"\\])*\"(?=\s*[,}\]])|'(?:\\.|[^'\\])*'(?=\s*[,}\]])|.+)",
+    re.IGNORECASE | re.DOTALL,
 )
-_URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_URL_LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 def keras_of(model: Any) -> tuple[str | None, str | None, str | None]:
@@ -39,7 +44,10 @@ def keras_of(model: Any) -> tuple[str | None, str | None, str | None]:
             with suppress(Exception):
                 backend = keras.backend.backend()
             library = sys.modules.get(backend or "")
-            return getattr(keras, "__version__", None), backend, getattr(library, "__version__", None)
+            versions = [getattr(module, "__version__", None) for module in (keras, library)]
+            # torch's is a str of its own class, which would be written letter by letter
+            version, of_backend = (found and str(found) for found in versions)
+            return version, backend, of_backend
     return None, None, None
 
 
@@ -92,45 +100,61 @@ def command() -> list[str]:
     """The process's arguments without what looks like a secret."""
     shown: list[str] = []
     is_secret_next = False
-    for argument in map(str, sys.argv[:ARGUMENTS_MAX]):
-        is_flag = argument.startswith("-")
-        if is_secret_next and not argument.startswith("--"):
+    for argument in getattr(sys, "argv", [])[:ARGUMENTS_MAX]:
+        text = _text(argument)
+        if is_secret_next and not text.startswith("--"):
             shown.append(MASK)
         else:
-            text = _SECRET_VALUE.sub(rf"\g<name>{MASK}", _URL_LOGIN.sub(MASK, argument))
-            shown.append(text[:TEXT_MAX])
-        is_secret_next = is_flag and "=" not in argument and _SECRET.search(argument) is not None
+            shown.append(_without_secrets(text))
+        is_secret_next = text.startswith("-") and "=" not in text and _SECRET.search(text) is not None
     return shown
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's config as JSON values, secrets masked; what JSON does not know becomes text."""
-    return {
-        _text(key): MASK if _SECRET.search(str(key)) else _plain(value, 1) for key, value in config.items()
-    }
+    """The user's config as JSON values, secrets masked; what JSON does not know becomes text. Never raises."""
+    plain = _plain(config, 0, iter(range(ITEMS_MAX)))
+    return plain if isinstance(plain, dict) else {}
 
 
-def _plain(value: Any, depth: int) -> Any:
-    if isinstance(value, Mapping) and depth < DEPTH_MAX:
-        return {
-            _text(key): MASK if _SECRET.search(str(key)) else _plain(item, depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset) and depth < DEPTH_MAX:
-        return [_plain(item, depth + 1) for item in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    single = number(value)
-    return _text(value) if single is None else single
+def _plain(value: Any, depth: int, left: Iterator[int]) -> Any:
+    """One value as JSON; `left` has as many elements as there may still be items."""
+    try:
+        if isinstance(value, Mapping | list | tuple | set | frozenset) and depth == DEPTH_MAX:
+            return "…"  # not its text: that may hold secrets, and have no end
+        if isinstance(value, Mapping):
+            return {
+                _text(key): MASK if _SECRET.search(_text(key)) else _plain(item, depth + 1, left)
+                for (key, item), _ in zip(value.items(), left, strict=False)
+            }
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_plain(item, depth + 1, left) for item, _ in zip(value, left, strict=False)]
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            value = value.item()  # a scalar of numpy
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int) and abs(value) < EPOCH_MAX:
+            return int(value)
+        if isinstance(value, int | str):
+            return _text(value)  # a larger number would not come back exactly
+        single = number(value)
+        if single is not None:
+            return single if math.isfinite(single) else str(single)
+    except Exception:  # noqa: BLE001  # whatever somebody's object raises costs its own value
+        return f"<{type(value).__name__}>"
+    return _without_secrets(_text(value))
 
 
 def _text(value: Any) -> str:
+    """A value as text that JSON can hold, without the logins of URLs."""
     try:
-        return _URL_LOGIN.sub(MASK, str(value))[:TEXT_MAX]
+        text = _URL_LOGIN.sub(MASK, str(value))[:TEXT_MAX]
+        return text.encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001  # whatever somebody's object raises costs its own value
         return f"<{type(value).__name__}>"
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRET_VALUE.sub(rf"\g<name>{MASK}", text)
 
 
 def number(value: Any) -> float | None:
@@ -145,31 +169,35 @@ def whole(value: Any) -> int | None:
     """A count, None if it is not one."""
     try:
         count = operator.index(value)
-    except TypeError:
+    except Exception:  # noqa: BLE001  # whatever somebody's object raises costs its own value
         return None
-    return count if count >= 0 else None
+    return count if 0 <= count <= EPOCH_MAX else None  # more is no plan but `sys.maxsize`: until it stops
 
 
 def learning_rates(optimizer: Any) -> float | dict[str, float | None] | None:
     """The learning rate of the next step; by name where there are several optimizers; None if unknown."""
-    several = getattr(optimizer, "optimizers", None)
-    if isinstance(several, list | tuple) and several:
+    with suppress(Exception):
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # a LossScaleOptimizer's own rate is 0
+        several = getattr(optimizer, "optimizers", None)
+        if not isinstance(several, list | tuple) or not several:
+            return _learning_rate(optimizer)
         rates: dict[str, float | None] = {}
         for each in several:
             name = str(getattr(each, "name", None) or type(each).__name__)
             rates[name if name not in rates else f"{name}_{len(rates)}"] = _learning_rate(each)
         return rates
-    return _learning_rate(optimizer)
+    return None
 
 
 def _learning_rate(optimizer: Any) -> float | None:
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # a LossScaleOptimizer's own rate is 0
-    rate: Any = getattr(optimizer, "learning_rate", None)
-    schedule = getattr(optimizer, "_learning_rate", rate)
-    if any(kind.__name__ == "LearningRateSchedule" for kind in type(schedule).__mro__):
-        rate = schedule(optimizer.iterations)  # the property of tf_keras still has the previous step's
-    single = number(rate)  # not of a mirrored variable; but that has numpy()
-    return number(rate.numpy()) if single is None and hasattr(rate, "numpy") else single
+    with suppress(Exception):
+        rate: Any = getattr(optimizer, "learning_rate", None)
+        schedule = getattr(optimizer, "_learning_rate", rate)
+        if any(kind.__name__ == "LearningRateSchedule" for kind in type(schedule).__mro__):
+            rate = schedule(optimizer.iterations)  # the property of tf_keras still has the previous step's
+        single = number(rate)  # not of a mirrored variable; but that has numpy()
+        return number(rate.numpy()) if single is None and hasattr(rate, "numpy") else single
+    return None
 
 
 def is_finite(value: float | None) -> bool:

@@ -36,13 +36,15 @@ class Steps:
         self.last_end = 0.0
         self.lock = Lock()
 
-    def ended(self, batch: int, now: float) -> None:
-        """A batch, by its 0-based number, has ended."""
+    def ended(self, batch: int, now: float) -> bool:
+        """A batch, by its 0-based number, has ended; whether it is the furthest one so far."""
         with self.lock:
             if not self.done:
                 self.first, self.first_end = batch + 1, now
-            if batch >= self.done:
+            is_furthest = batch >= self.done
+            if is_furthest:
                 self.done, self.last_end = batch + 1, now
+            return is_furthest
 
     def first_seconds(self) -> float | None:
         """How long the first step took, None before it has ended."""
@@ -73,6 +75,8 @@ class Fit:
         self._planned = steps
         self._checkpoints = siblings.Checkpoints(time.time())
         self._epoch = 0
+        self._is_open = False
+        """Whether an epoch runs: a Monitor that stands twice in the list hears of each begin and end twice."""
         self._logs: dict[str, Any] = {}
         self._begun = self._progress_due = 0.0
         self._train = Steps()
@@ -86,8 +90,10 @@ class Fit:
 
     def begin_epoch(self, epoch: int) -> None:
         """Also the end of the previous one, which by now all callbacks have seen."""
+        if self._is_open and epoch == self._epoch:
+            return
         self._look_at_siblings()
-        self._epoch = epoch
+        self._epoch, self._is_open = epoch, True
         self._begun = time.perf_counter()
         self._progress_due = self._begun + PROGRESS_S
         self._train, self._test, self._test_seconds = Steps(), None, None
@@ -98,18 +104,18 @@ class Fit:
         if self._train.begun is None:
             self._train.begun = time.perf_counter()
             self._rate = None
-            self._rate = learning_rates(self._model.optimizer)
+            self._rate = learning_rates(getattr(self._model, "optimizer", None))
 
     def end_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of training: running means since the epoch began."""
         now = time.perf_counter()
-        self._train.ended(batch, now)
+        is_furthest = self._train.ended(batch, now)
         loss = logs.get("loss")
         if loss.__class__ is float and loss - loss != 0.0 and not self._is_bad:  # NaN or infinite
             self._is_bad = True
             self.recorder.put(NonFinite(time=time.time(), epoch=self._epoch, step=batch, metric="loss"))
-        if now >= self._progress_due:
-            self._report("train", self._train, self._planned, logs)
+        if is_furthest and now >= self._progress_due:
+            self._report("train", self._train, batch + 1, self._planned, logs)
 
     def begin_test(self) -> None:
         """Validation begins."""
@@ -123,9 +129,9 @@ class Fit:
         """After a step of validation."""
         now = time.perf_counter()
         if self._test is not None:
-            self._test.ended(batch, now)
-            if now >= self._progress_due:
-                self._report("validation", self._test, self._test_steps, logs)
+            is_furthest = self._test.ended(batch, now)
+            if is_furthest and now >= self._progress_due:
+                self._report("validation", self._test, batch + 1, self._test_steps, logs)
 
     def end_test(self) -> None:
         """Validation is over; a callback may start another one in the same epoch."""
@@ -134,14 +140,14 @@ class Fit:
             self._test_seconds = took + (self._test_seconds or 0.0)
             self._test = None
 
-    def _report(self, phase: str, steps: Steps, planned: int | None, logs: dict[str, Any]) -> None:
+    def _report(self, phase: str, steps: Steps, step: int, planned: int | None, logs: dict[str, Any]) -> None:
         """Record how far the epoch is; here alone a tensor of tf_keras becomes a number."""
         self._progress_due = time.perf_counter() + PROGRESS_S
         self.recorder.put(
             Progress(
                 time=time.time(),
                 epoch=self._epoch,
-                step=steps.done if planned is None else min(steps.done, planned),
+                step=step if planned is None else min(step, planned),
                 steps=planned,
                 phase=phase,
                 metrics={str(name): number(value) for name, value in logs.items()},
@@ -154,9 +160,14 @@ class Fit:
         """Record the epoch: all its logs, exactly."""
         if epoch < 0:
             raise ValueError(f"a negative epoch, {epoch}")
+        if not self._is_open and self.last and self.last.epochs == [epoch]:
+            return
+        self._is_open = False
         if self._train.begun is None:  # an epoch without a batch
             self.begin_step()
-        logged = {str(key): value for key, value in logs.items() if key not in LEARNING_RATE_KEYS}
+        several = self._rate if isinstance(self._rate, dict) else {}
+        rates = {*LEARNING_RATE_KEYS, *(f"learning_rate_{name}" for name in several)}
+        logged = {str(key): value for key, value in logs.items() if key not in rates}
         numbers = {name: number(value) for name, value in logged.items()}
         seconds = {
             "epoch": time.perf_counter() - self._begun,
@@ -164,7 +175,6 @@ class Fit:
             "step": self._train.mean_seconds(),
             "first_step": self._train.first_seconds() if self._is_first_epoch else None,
         }
-        several = self._rate if isinstance(self._rate, dict) else {}
         self.last = EpochsEnded(
             time=time.time(),
             epochs=[int(epoch)],

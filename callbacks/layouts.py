@@ -12,6 +12,9 @@ from cbmon.events import EpochsEnded, RecordedEvent, RunStarted, encode_line
 SECONDS = ("epoch", "validation", "step", "first_step")
 """The durations that get a column, whether the first epoch has them or not."""
 
+_TAKEN = ("epoch", "epoch#", "epoch #", "learning_rate", "lr")
+"""What readers take for epochs or learning rates, in capitals too: no second column may be called so."""
+
 _RECORD_START = b'{"event":'
 """How every record begins; a `.jsonl` that begins otherwise is somebody's data."""
 
@@ -82,7 +85,7 @@ class CsvRows:
         header = _line(self._columns)
         if not start:
             return header
-        is_same = start.replace(b"\r\n", b"\n").startswith(header)
+        is_same = start.replace(b"\r\n", b"\n").startswith(header.replace(b"\r\n", b"\n"))
         return b"" if is_same else None
 
 
@@ -91,7 +94,7 @@ def _cells(event: EpochsEnded) -> dict[str, str]:
     metrics = {
         name: _cell(column[0])
         for name, column in event.metrics.items()
-        if name != "epoch" and not name.startswith("cbmon_")
+        if name.strip().casefold() not in _TAKEN and not name.startswith("cbmon_")
     }
     cells = {"epoch": str(event.epochs[0]), **metrics}
     if not any(name.startswith("val_") for name in metrics):
@@ -112,5 +115,5 @@ def _cell(value: float | None) -> str:
 
 def _line(cells: Iterable[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # Python 3.11 quotes no other line ends
+    return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"

@@ -130,9 +130,12 @@ class Monitor:
         whereabouts = Whereabouts()
         if self._outer:
             return
-        if self._fit and self._fit.recorder.whereabouts.is_running():
-            self._outer, self._fit = _Outer(self._fit, whereabouts), None
-            say(f"Monitor({self._path!r}) records one fit at a time: a fit inside another one is left out")
+        if self._fit and (running := self._fit.recorder.whereabouts).is_running():
+            if not running.is_same(whereabouts):  # else: this Monitor stands twice in the list
+                self._outer, self._fit = _Outer(self._fit, whereabouts), None
+                say(
+                    f"Monitor({self._path!r}) records one fit at a time: a fit inside another one is left out"
+                )
             return
         self._fit = None
         if self._close:
@@ -165,7 +168,7 @@ class Monitor:
             python=platform.python_version(),
             model=str(getattr(self._model, "name", None) or type(self._model).__name__),
             parameters=facts.parameters(self._model),
-            optimizer=optimizer and type(optimizer).__name__,
+            optimizer=None if optimizer is None else type(optimizer).__name__,
             callbacks=[type(callback).__name__ for callback in siblings],
             devices=facts.devices(backend),
             command=facts.command() if self._record_argv else [],

@@ -28,8 +28,9 @@ from cbmon.events import Heartbeat, RecordedEvent, RunEnded
 HEARTBEAT_S = 60.0
 """Longest silence in the record of a living process (DESIGN §5): readers measure "quiet" with it."""
 
-LOOK_S = 2.0
-"""How often to ask whether `fit` was left without a word: a notebook's reader sees it that soon."""
+LOOK_S = 0.5
+"""How often to ask whether `fit` was left without a word: often while its exception is still being handled, which
+tells which one it was."""
 
 RETRY_S = 5.0
 """How long to wait before a refused write is tried again, if no event comes first."""
@@ -58,7 +59,8 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def say(message: str) -> None:
     """Tell the user on stderr. Not `warnings.warn`: under `-W error` that would raise into the training."""
     with suppress(Exception):  # a closed or missing stderr is no reason to fail
-        print(f"cbmon: {message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"cbmon: {message}\n")  # print() would take stdout for a missing one
+        sys.stderr.flush()
 
 
 class Recorder:
@@ -83,17 +85,23 @@ class Recorder:
         self._owner = os.getpid()
         self._waiting: SimpleQueue[RecordedEvent | Deferred | None] = SimpleQueue()
         self._is_closing = False
+        self._has_waited = False
         self._has_end = False
         self._end_lock = RLock()
         self._is_full = False
         self._refused = b""
+        self._has_failed = False
         self._trouble = ""
         self._spoke_at = self._tried_at = time.monotonic()
         self._file: int | None = None
+        self._thread = Thread(target=self._work, name="cbmon-recorder", daemon=True)
         _recorders.add(self)
         exits.watch(self)
-        self._thread = Thread(target=self._work, name="cbmon-recorder", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the user may have no more threads
+            exits.unwatch(self)
+            raise
 
     @property
     def is_ours(self) -> bool:
@@ -104,11 +112,13 @@ class Recorder:
         """Hand over one event; returns at once, whatever the disk does."""
         if not self.is_ours or not self._may_put(event):
             return
-        if self._waiting.qsize() < WAITING_MAX or self._has_end:
+        is_full = self._waiting.qsize() >= WAITING_MAX
+        if is_full != self._is_full and not self._has_end:
+            self._is_full = is_full
+            outcome = "takes nothing: the next epochs are not recorded" if is_full else "is written again"
+            say(f"{self.path} {outcome}")
+        if not is_full or self._has_end:
             self._waiting.put(event)
-        elif not self._is_full:
-            self._is_full = True
-            say(f"{self.path} takes nothing: the next epochs are not recorded")
 
     def _may_put(self, event: RecordedEvent | Deferred) -> bool:
         """Whether the fit goes on so far; nothing comes after its end, and there is one end."""
@@ -120,20 +130,20 @@ class Recorder:
 
     def leave(self, error: BaseException | None) -> None:
         """Record that the fit was left by an exception (None: it is not known which one); waits for nothing."""
-        if error is None:
-            how, text = "interrupted", ""
-        else:
-            how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            text = f"{type(error).__name__}: {error}"[:ERROR_MAX].removesuffix(": ")
+        how, text = exits.in_words(error, ERROR_MAX)
         self.put(RunEnded(time=time.time(), how=how, error=text))
         self._finish()
 
     def close(self, wait_s: float = DRAIN_S) -> None:
-        """Write what waits and end the thread; gives up waiting after `wait_s` seconds."""
+        """Write what waits and end the thread; gives up waiting after `wait_s` seconds, and waits once."""
         if self.is_ours:
             self._finish()
-            if self._thread is not current_thread():  # the garbage collector may call this in any thread
-                self._thread.join(wait_s)
+            if self._has_waited or self._thread is current_thread():  # as the garbage collector may do
+                return
+            self._has_waited = True
+            self._thread.join(wait_s)
+            if self._thread.is_alive():
+                say(f"{self.path} takes nothing: what came last may be missing in it")
 
     def abandon(self) -> None:
         """Nobody can end this fit any more, its Monitor or the interpreter goes: it was left without a word."""
@@ -176,12 +186,16 @@ class Recorder:
         with suppress(Empty):
             while True:
                 items.append(self._waiting.get_nowait())
-        return b"".join(
-            self._layout.encode(event)
-            for item in items
-            if item is not None
-            for event in (item() if callable(item) else (item,))
-        )
+        return b"".join(self._encoded(item) for item in items if item is not None)
+
+    def _encoded(self, item: RecordedEvent | Deferred) -> bytes:
+        try:
+            return b"".join(map(self._layout.encode, item() if callable(item) else (item,)))
+        except Exception as error:  # noqa: BLE001  # somebody's value; it costs its own event, not the record
+            if not self._has_failed:
+                self._has_failed = True
+                say(f"{self.path} lacks something that cannot be written ({error!r}); training goes on")
+            return b""
 
     def _write(self, lines: bytes) -> None:
         """Write what was refused before and these lines; keep from the first line on that is not whole."""

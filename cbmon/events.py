@@ -257,7 +257,12 @@ def encode_line(event: RecordedEvent) -> bytes:
     Non-finite numbers become "nan", "inf", "-inf" (msgspec alone would write `null`, which means absent), and
     a lone surrogate is escaped: what cannot be encoded costs its own value, never the line.
     """
-    return _encoder.encode(_plain(msgspec.to_builtins(event, enc_hook=list))) + b"\n"
+    return _encoder.encode(_plain(msgspec.to_builtins(event, enc_hook=_built_in))) + b"\n"
+
+
+def _built_in(value: Any) -> Any:
+    """What msgspec has no JSON for: a kind of str of somebody's (torch's version), and our columns."""
+    return str(value) if isinstance(value, str) else list(value)
 
 
 def decode_line(line: bytes, number: int | None = None) -> RecordedEvent | Malformed:

@@ -111,6 +111,15 @@ def test_a_non_finite_number_comes_back_as_itself(value: float) -> None:
     assert repr(back.learning_rate) == repr([value])
 
 
+def test_a_kind_of_str_is_written_as_text() -> None:
+    class Version(str):
+        __slots__ = ()
+
+    assert decode_line(encode_line(RunStarted(run_id="r", model=Version("2.13.0")))) == RunStarted(
+        run_id="r", model="2.13.0"
+    )
+
+
 def test_an_absent_value_is_not_nan() -> None:
     back = taken(decode_line(encode_line(EpochsEnded(epochs=[0, 1], metrics={"loss": [None, math.nan]}))))
     assert repr(back.metrics["loss"]) == "[None, nan]"
