@@ -12,35 +12,37 @@ import queue
 import re
 import stat
 import time
-import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias
 
 from cbmon.endpoint import is_gone
-from cbmon.events import Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
+from cbmon.events import EpochsEnded, Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
 from cbmon.formats.sniff import SNIFF_BYTES, Decoder, Format, Refused, decoder, has_log_name, sniff
-
-if TYPE_CHECKING:
-    from watchdog.observers.api import BaseObserver
+from cbmon.mounts import Mount, mount_of, read_mounts
+from cbmon.notices import Changed, Notices
 
 READ_BYTES = 8 << 20
-"""Bytes read at once: bounds how long one log keeps the others waiting (about 50 ms through polars)."""
+"""Bytes read at once: bounds how long one log keeps the others waiting (about 30 ms through polars)."""
 FIRST_BYTES = 1 << 16
 """Bytes of a log read at first: most logs whole, and of a large one the header, so that the rest may go in bulk."""
 FINGERPRINT_BYTES = 256
 """Bytes compared at both ends of what was read, to notice a file rewritten in place."""
 LOOK_S = 30.0
-"""Without any notice, look at everything this often: new files on NFS, and whether a run has gone quiet."""
+"""Look at everything this often, whatever the notices say: new files on NFS, and whether a run has gone quiet."""
+LOOK_SHARE = 0.1
+"""Of the time may be spent on looking at everything where folders come and go without a pause (checkpoints)."""
 POLL_S = 2.0
-"""Where no notices come (NFS, FUSE, `--poll`), look at the known logs this often."""
+"""Where no notices come (NFS, FUSE, `--poll`), look at the known logs this often ..."""
+POLL_MANY_S = 5.0
+"""... and this often if they are many: each costs 3 µs here, and a question to the server there."""
+MANY = 1000
 PULSE_S = 5.0
 """A record whose process is known is asked this often whether that still lives: one stat and one /proc read."""
-SETTLE_S = 0.02
-"""After a notice, let the writer finish its line, so that one row is one read."""
 
 _GENERIC = frozenset({"training", "train", "log", "logs", "metrics", "history", "events"})
 """Words that say that a file is a log, not which run it is."""
@@ -65,14 +67,20 @@ class Log:
     format: Format
     trouble: str = ""
     """Why it could not be read the last time, empty if it could."""
+    has_more: bool = False
+    """Whether the last read left something that was there."""
     _offset: int = 0
     _facts: tuple[int, ...] = ()
     _head: bytes = b""
     _tail: bytes = b""
     _written: float | None = None
     _process: Process | None = None
+    _is_gone: bool = False
+    """What is known of the process."""
     _decoder: Decoder | None = None
     """None until there are bytes that say which format it is."""
+    _is_judged: bool = False
+    """More bytes cannot make it anything else: there is a row, or all that is judged by has been there."""
     _is_stale: bool = False
     """What was told so far is of another file."""
 
@@ -81,43 +89,28 @@ class Log:
 
         Returns None if there are no next bytes. Raises OSError if the file cannot be read (now).
         """
+        self.has_more = False
         status = os.stat(self.path)
         if status.st_size == self._offset and _facts(status) == self._facts:
             return None
-        with _open_regular(self.path) as file:
-            status = os.fstat(file.fileno())
+        handle, status = _open_regular(self.path)
+        try:
             self._written = status.st_mtime
-            if self._decoder is not None and self._is_replaced(file, status):
-                self._decoder, self._is_stale = None, True
-                self._offset, self._head, self._tail, self._process = 0, b"", b"", None
+            if self._decoder is not None and self._is_replaced(handle, status):
+                self._forget()
             self._facts = _facts(status)
-            if self._decoder is None:
-                file.seek(0)
-                head = file.read(SNIFF_BYTES)
-            file.seek(self._offset)
-            data = file.read(limit if self._offset else min(limit, FIRST_BYTES))
-        if data and self._decoder is None:
-            # What was empty, or another file, when it was found may be anything now.
-            found = sniff(head, self.path)
-            if isinstance(found, Refused):
-                raise OSError(found.reason)
-            self.format, self._decoder = found, decoder(found)
+            wanted = min(status.st_size - self._offset, limit if self._offset else min(limit, FIRST_BYTES))
+            data = os.pread(handle, wanted, self._offset) if wanted > 0 else b""
+            if data and not self._is_judged:
+                self._judge(os.pread(handle, SNIFF_BYTES, 0))
+        finally:
+            os.close(handle)
         events: list[Event] = [RecordReplaced()] if self._is_stale else []
         self._is_stale = False
-        if not data and not events:
-            return None
         if data:
-            self._offset += len(data)
-            self._head = (self._head + data)[:FINGERPRINT_BYTES]
-            self._tail = (self._tail + data[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
-            assert self._decoder is not None
-            events += self._decoder.feed(data)
-        for event in events:
-            if isinstance(event, RunStarted):
-                self._process = event.process
-            elif isinstance(event, RunEnded):
-                self._process = None
-        return events
+            self._take(data, events)
+            self.has_more = self._offset < status.st_size
+        return events if data or events else None
 
     def finish(self) -> list[Event]:
         """For those who will not read on: what the file's end leaves unfinished."""
@@ -128,19 +121,54 @@ class Log:
         """Whether the record names a process that may still write to it."""
         return self._process is not None
 
-    def tick(self, now: float) -> Tick:
-        """How the log looks from outside at `now`."""
-        gone = self._process is not None and is_gone(self._process)
-        return Tick(time=now, written=self._written, process_gone=gone)
+    def tick(self, now: float, *, asks: bool = True) -> Tick:
+        """How the log looks from outside at `now`; without `asks` its process is not asked again."""
+        if asks and self._process is not None:
+            self._is_gone = is_gone(self._process)
+        return Tick(time=now, written=self._written, process_gone=self._is_gone)
 
-    def _is_replaced(self, file: Any, status: os.stat_result) -> bool:
+    def _take(self, data: bytes, events: list[Event]) -> None:
+        """Decode the next bytes."""
+        assert self._decoder is not None
+        self._offset += len(data)
+        if len(self._head) < FINGERPRINT_BYTES:
+            self._head += data[: FINGERPRINT_BYTES - len(self._head)]
+        self._tail = (self._tail + data[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
+        new = self._decoder.feed(data)
+        events += new
+        for event in new:
+            if isinstance(event, RunStarted | RunEnded):
+                self._process = event.process if isinstance(event, RunStarted) else None
+                self._is_gone = False
+            elif isinstance(event, EpochsEnded):
+                self._is_judged = True
+
+    def _judge(self, head: bytes) -> None:
+        """Find out the format: what was empty, a header alone, or another file may be anything now."""
+        found = sniff(head, self.path)
+        if isinstance(found, Refused):
+            if self._decoder is not None:
+                self._forget()
+            raise OSError(found.reason)
+        if self._decoder is None:
+            self._decoder = decoder(found)
+        self.format = found
+        self._is_judged = len(head) == SNIFF_BYTES
+
+    def _forget(self) -> None:
+        """Begin anew: what was read is not what the file is."""
+        self._decoder, self._is_judged, self._is_stale = None, False, True
+        self._offset, self._head, self._tail = 0, b"", b""
+        self._process, self._is_gone = None, False
+
+    def _is_replaced(self, handle: int, status: os.stat_result) -> bool:
         """Whether this is not the file read so far: another inode, shorter, or other bytes at either end."""
-        if self._facts[:2] != _facts(status)[:2] or status.st_size < self._offset:
-            return True
-        if file.read(len(self._head)) != self._head:
-            return True
-        file.seek(self._offset - len(self._tail))
-        return bool(file.read(len(self._tail)) != self._tail)
+        return (
+            self._facts[:2] != (status.st_dev, status.st_ino)
+            or status.st_size < self._offset
+            or os.pread(handle, len(self._head), 0) != self._head
+            or os.pread(handle, len(self._tail), self._offset - len(self._tail)) != self._tail
+        )
 
 
 def read_whole(log: Log, now: float) -> Iterator[Event]:
@@ -151,35 +179,50 @@ def read_whole(log: Log, now: float) -> Iterator[Event]:
     yield log.tick(now)
 
 
+Refusals: TypeAlias = dict[tuple[Path, bool], tuple[tuple[int, ...], "Skipped"]]
+"""Files that were opened and are no logs (named or in a folder), with their state at that time."""
+
+
 @dataclass(slots=True)
 class Finding:
     """What lies under some paths."""
 
     logs: list[Log] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    real: list[str] = field(default_factory=list)
+    """Real path of each log."""
+    refusals: Refusals = field(default_factory=dict)
+    """What need not be opened the next time."""
 
 
-def find(paths: Sequence[str]) -> Finding:
+def find(
+    paths: Sequence[str], known: Mapping[Path, Log] | None = None, refusals: Refusals | None = None
+) -> Finding:
     """Find the logs that are, lie under, or match the paths, by path; each once.
 
     A named file that is no log is skipped aloud (`looks_like_log`); in a folder only one that looks like a log.
     Nothing but regular files is opened; hidden names, and links out of the folder, are passed over.
+
+    Args:
+        paths: files, folders, globs.
+        known: logs that were found before; they come again as they are and are not opened.
+        refusals: those of the finding before; such a file is opened again only after a change.
     """
-    finding = Finding()
+    finding, known, before = Finding(), known or {}, refusals or {}
     seen: set[str] = set()
     roots: list[Path | None] = []
     for text in paths:
-        for path, root in _expand(text, finding):
-            real = os.path.realpath(path)
+        for path, root, real in _expand(text, finding):
             if real in seen:
                 continue
             seen.add(real)
-            found = _sniff_file(path, named=root is None)
-            if isinstance(found, Format):
-                finding.logs.append(Log(path, run_name(path, root), found))
-                roots.append(root)
-            else:
+            found = known.get(path) or _judge_file(path, root is None, before, finding.refusals)
+            if isinstance(found, Skipped):
                 finding.skipped.append(found)
+                continue
+            finding.logs.append(found if isinstance(found, Log) else Log(path, run_name(path, root), found))
+            finding.real.append(real)
+            roots.append(root)
     longer_names: list[Callable[[Path, Path | None], str]] = [
         partial(run_name, full=True),
         lambda path, root: str(path),
@@ -187,7 +230,7 @@ def find(paths: Sequence[str]) -> Finding:
     for longer in longer_names:
         taken = Counter(log.name for log in finding.logs)
         for log, root in zip(finding.logs, roots, strict=True):
-            if taken[log.name] > 1:
+            if taken[log.name] > 1 and log.path not in known:
                 log.name = longer(log.path, root)
     return finding
 
@@ -210,36 +253,36 @@ def run_name(path: Path, root: Path | None, *, full: bool = False) -> str:
     return "/".join([*parts[:-1], absolute.stem])
 
 
-def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None]]:
-    """The files that a PATH argument means, each with the folder it was found in (None: named itself)."""
+def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None, str]]:
+    """The files that a PATH argument means, the folder it was found in (None: named itself), and really."""
     path = Path(os.path.expanduser(text))
     if text.startswith("unix://"):
         finding.skipped.append(
             Skipped(Path(text), "sockets are not watched yet: name the record's file or folder")
         )
     elif os.path.isdir(path):
-        yield from ((file, path) for file in _walk(path, finding))
+        yield from _walk(path, finding)
     elif not os.path.lexists(path) and (matches := sorted(glob.glob(str(path), recursive=True))):
         for match in matches:
             if os.path.isdir(match):
-                yield from ((file, Path(match)) for file in _walk(Path(match), finding))
+                yield from _walk(Path(match), finding)
             else:
-                yield Path(match), None
+                yield Path(match), None, os.path.realpath(match)
     else:
-        yield path, None
+        yield path, None, os.path.realpath(path)
 
 
-def _walk(root: Path, finding: Finding) -> Iterator[Path]:
-    """Regular files under a folder, sorted; a folder that cannot be listed is said.
+def _walk(root: Path, finding: Finding) -> Iterator[tuple[Path, Path, str]]:
+    """Regular files under a folder, sorted, with the folder and really; a folder that cannot be listed is said.
 
     A link is followed only to what lies in a hidden folder under the root (as DVC and git-annex store files):
     what lies there openly is found without it, and what lies outside was not asked for.
     """
     top = os.path.realpath(root)
     seen: set[str] = set()
-    waiting = [root]
+    waiting = [(root, top)]
     while waiting:
-        folder = waiting.pop()
+        folder, real_folder = waiting.pop()
         try:
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
@@ -250,6 +293,7 @@ def _walk(root: Path, finding: Finding) -> Iterator[Path]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
+            real = os.path.join(real_folder, entry.name)
             if entry.is_symlink():
                 real = os.path.realpath(entry.path)
                 if real in seen or not real.startswith(os.path.join(top, "")) or "/." not in real[len(top) :]:
@@ -260,24 +304,41 @@ def _walk(root: Path, finding: Finding) -> Iterator[Path]:
             except OSError:  # links in a ring
                 continue
             if is_folder:
-                inner.append(folder / entry.name)
+                inner.append((folder / entry.name, real))
             elif is_file:
-                yield folder / entry.name
+                yield folder / entry.name, root, real
         waiting.extend(reversed(inner))
 
 
-def _sniff_file(path: Path, *, named: bool) -> Format | Skipped:
-    """The format of a file, or why it is not read."""
+def _judge_file(path: Path, is_named: bool, before: Refusals, after: Refusals) -> Format | Skipped:
+    """The format of a file, or why it is not read; what was refused `before` and has not changed is not opened."""
+    key = path, is_named
     try:
-        with _open_regular(path) as file:
-            found = sniff(file.read(SNIFF_BYTES), path)
-            if isinstance(found, Refused) and found.reason == "empty" and named:
-                return Format.KERAS_CSV
+        if key in before:
+            status = os.stat(path)
+            if before[key][0] == (*_facts(status), status.st_size):
+                after[key] = before[key]
+                return before[key][1]
+        head, status = _head_of(path)
     except OSError as error:
-        return Skipped(path, words(error), looks_like_log=named or has_log_name(path))
-    if isinstance(found, Refused):
-        return Skipped(path, found.reason, looks_like_log=named or found.looks_like_log)
-    return found
+        return Skipped(path, words(error), looks_like_log=is_named or has_log_name(path))
+    found = sniff(head, path)
+    if isinstance(found, Format):
+        return found
+    if found.reason == "empty" and is_named:
+        return Format.KERAS_CSV
+    skipped = Skipped(path, found.reason, looks_like_log=is_named or found.looks_like_log)
+    after[key] = (*_facts(status), status.st_size), skipped
+    return skipped
+
+
+def _head_of(path: Path) -> tuple[bytes, os.stat_result]:
+    """The bytes that a file is judged by, and its state."""
+    handle, status = _open_regular(path)
+    try:
+        return os.pread(handle, SNIFF_BYTES, 0), status
+    finally:
+        os.close(handle)
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
@@ -285,21 +346,17 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _open_regular(path: Path) -> Any:
+def _open_regular(path: Path) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; a FIFO, socket or device is refused without waiting for it."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        return os.fdopen(handle, "rb", buffering=0)
     except OSError:
         os.close(handle)
         raise
-
-
-def _may_be_log(path: Path) -> bool:
-    """Whether a path that was not known changed in a way that calls for looking at everything."""
-    return os.path.isdir(path) or isinstance(_sniff_file(path, named=False), Format)
+    return handle, status
 
 
 def words(error: OSError) -> str:
@@ -307,11 +364,69 @@ def words(error: OSError) -> str:
     return (error.strerror or str(error)).casefold()
 
 
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A PATH argument as notices see it."""
+
+    text: str
+    real: str
+    """Where the folder, the file, or what a glob begins with really lies."""
+    link: str
+    """The same before its last link is followed: that link may come to lead elsewhere."""
+    is_folder: bool
+    """Whether all below belongs to it."""
+
+    @staticmethod
+    def of(text: str) -> _Root:
+        path = os.path.abspath(os.path.expanduser(text))
+        is_folder = os.path.isdir(path)
+        if not is_folder and not os.path.lexists(path) and any(sign in text for sign in "*?["):
+            path, is_folder = _existing(path), True
+        link = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        return _Root(text, os.path.realpath(path), link, is_folder)
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return os.path.join(self.text, "") if os.path.isdir(os.path.expanduser(self.text)) else self.text
+
+    def holds(self, path: str) -> bool:
+        """Whether a real path lies below it."""
+        return self.is_folder and _is_below(path, self.real)
+
+    def shown(self, folder: str) -> str:
+        """A folder below it as people would name it."""
+        return os.path.join(self.text, os.path.relpath(folder, self.real), "")
+
+    def folders(self) -> dict[str, bool]:
+        """Folders to watch, and whether with all that is below: also the ones above, where it comes and goes."""
+        above = {_existing(os.path.dirname(path)): False for path in (self.real, self.link)}
+        return above | ({self.real: True} if self.is_folder else {})
+
+    def concerns(self, path: str) -> bool:
+        """Whether a change of this path, real and unknown so far, may bring or take a log."""
+        if self.holds(path):
+            return "/." not in path[len(self.real) :]
+        return any(path == own or _is_below(own, path) for own in (self.real, self.link))
+
+
+def _existing(path: str) -> str:
+    """The path, or the nearest folder above that is there."""
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))
+
+
 class Follower:
     """Keeps reading everything under some paths as it grows, for one consumer thread.
 
-    Owns the notices of the file system (watchdog; none where it is blind or its limits are hit, then known logs
-    are looked at every `POLL_S`). Hands over events; it never folds and never draws.
+    Listens to the notices of the file system; what they do not tell it looks up: processes every `PULSE_S`,
+    everything every `LOOK_S`, and the known logs every `POLL_S` where the notices are blind or a limit is hit.
+    Hands over events; it never folds and never draws.
     """
 
     def __init__(
@@ -324,128 +439,218 @@ class Follower:
         """Why notices do not come, once it is known."""
         self._now = now
         self._poll = poll
-        self._notices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._looks = 0
-        """Waits that ended without a notice."""
+        """Whether all logs are polled."""
+        self._blind: list[Path] = []
+        """Logs on file systems that do not tell everything."""
+        self._notices: queue.SimpleQueue[Changed | None] = queue.SimpleQueue()
+        """What changed, by real path; None: look at everything."""
+        self._source: Notices | None = None
+        self._roots: list[_Root] = []
+        self._mounts: list[Mount] = []
+        """What the paths lie on and what is mounted below them; empty if none of it is blind."""
+        self._by_real: dict[str, Path] = {}
+        """The known logs by what notices call them."""
         self._passed_over: set[Path] = set()
-        """Paths that changed and that `find` does not take: hidden ones, links to what is known."""
-        self._links: dict[Path, Path] = {}
-        """Real path of each log that was named through a link."""
-        self._observer: BaseObserver | None = None
+        """Paths that changed and that `find` does not take: links to what is known or lies elsewhere."""
+        self._refusals: Refusals = {}
+        self._told: dict[Path, tuple[object, ...]] = {}
+        """How each log looked from outside when that was last handed over."""
+        self._asks = False
+        """Whether the next reading asks for processes."""
+        self._look_at = self._pulse_at = self._poll_at = inf
+        """When, by the monotonic clock, everything, processes and known logs are looked at again."""
+        self._look_not_before = 0.0
         self._stopped = False
+        self._wind(time.monotonic())
 
     def read(self, changed: set[Path] | None = None) -> Iterator[tuple[Log, list[Event]]]:
         """Everything new, log by log: of the changed ones, or of all, looking for new logs as well.
 
-        Large logs come in several batches, in turn with the others.
+        Large logs come in several batches, in turn with the others; of the changed ones only those about which
+        there is something to say.
         """
-        if changed is None or any(map(_may_be_log, changed - self.logs.keys() - self._passed_over)):
-            finding = find(self.paths)
-            self.skipped = finding.skipped
-            new = {log.path: log for log in finding.logs if log.path not in self.logs}
-            self.logs |= new
-            if changed is not None:
-                self._passed_over |= changed - self.logs.keys()
-                changed = changed | new.keys()
-        waiting = deque(log for path, log in self.logs.items() if changed is None or path in changed)
+        is_all = changed is None
+        asks, self._asks = self._asks or is_all, False
+        hopeful = {path for path in changed or () if path not in self.logs and self._may_be_log(path)}
+        if changed is None or hopeful:
+            new = self._look()
+            self._passed_over |= {path for path in hopeful if path not in self.logs}
+            changed = None if changed is None else changed | new
+        waiting = deque(
+            self.logs.values()
+            if changed is None
+            else (self.logs[path] for path in changed if path in self.logs)
+        )
         while waiting and not self._stopped:
             log = waiting.popleft()
             events: list[Event] = []
             try:
-                more = log.read()
+                events = log.read() or []
                 log.trouble = ""
             except OSError as error:
-                more, log.trouble = None, words(error)
-            if more is not None:
-                events = more
+                log.trouble = words(error)
+            if log.has_more:
                 waiting.append(log)
-            yield log, [*events, log.tick(self._now())]
+            tick = log.tick(self._now(), asks=asks and not log.has_more)
+            told = tick.written, tick.process_gone, log.trouble
+            if events or is_all or self._told.get(log.path) != told:
+                self._told[log.path] = told
+                yield log, [*events, tick]
 
     def wait(self) -> set[Path] | None:
-        """Wait until something changed; gives the changed paths, None for "look at everything"."""
-        changed: set[Path] = set()
-        alive = set() if self._poll else {path for path, log in self.logs.items() if log.has_process}
-        end = time.monotonic() + self._pause(alive)
-        while (left := end - time.monotonic()) > 0:
-            try:
-                notice = self._notices.get(timeout=left)
-            except queue.Empty:
-                break
-            if notice is None:
+        """Wait until there is something to read; gives the changed paths, None for "look at everything"."""
+        while not self._stopped:
+            now = time.monotonic()
+            changed = self._due(now)
+            if changed is None:
                 return None
-            if not changed:
-                end = time.monotonic() + SETTLE_S
-            changed.add(self._links.get(Path(notice), Path(notice)))
-        return changed or self._due(set(self.logs) if self._poll else alive)
-
-    def _due(self, known: set[Path]) -> set[Path] | None:
-        """Without a notice: these logs each time, everything (new logs as well) once in `LOOK_S`."""
-        self._looks += 1
-        return None if not known or self._looks % round(LOOK_S / self._pause(known)) == 0 else known
-
-    def _pause(self, alive: set[Path]) -> float:
-        return POLL_S if self._poll else PULSE_S if alive else LOOK_S
+            left = 0.0 if changed else min(self._look_at, self._pulse_at, self._poll_at) - now
+            try:
+                notices = [self._notices.get(timeout=max(0.0, left))]
+            except queue.Empty:
+                notices = []
+            notices += [self._notices.get() for _ in range(self._notices.qsize())]
+            for notice in notices:
+                if notice is None:
+                    self._look_at = 0.0
+                else:
+                    changed |= self._translate(notice)
+            if changed:
+                return changed
+        return None
 
     def start(self) -> None:
-        """Ask the file system for notices. Call it after the first read, the import costs 15 ms.
+        """Ask the file system for notices. Call it after the first read.
 
         The next `wait` ends at once: something may have changed between that read and the first notice.
         """
-        if self._poll:
-            return
-        from watchdog.events import FileSystemEvent, FileSystemEventHandler
-        from watchdog.observers import Observer
-
-        notices = self._notices
-
-        class Handler(FileSystemEventHandler):
-            def on_any_event(self, event: FileSystemEvent) -> None:
-                # Reading a file makes events too (opened, closed_no_write): only these mean that it changed.
-                if event.event_type in {"created", "modified", "moved", "deleted", "closed"}:
-                    for path in (event.src_path, event.dest_path):
-                        if path and not (event.is_directory and event.event_type == "modified"):
-                            notices.put(os.fsdecode(path))
-
-        # Folders made one in the other while they are being watched: watchdog's own race, and harmless.
-        warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
-        observer = Observer()
-        try:
-            for folder, recursive in self._folders().items():
-                observer.schedule(Handler(), str(folder), recursive=recursive)
-            observer.start()
-        except OSError as error:
-            self.trouble = f"no notices from the file system ({words(error)}): looking every {POLL_S:g} s"
-            self._poll = True
-            observer.unschedule_all()
-            return
-        self._observer = observer
-        notices.put(None)
+        if not self._poll:
+            self._source = Notices(self._notices.put, self._concerns)
+            self._watch()
+            self._notices.put(None)
 
     def stop(self) -> None:
         """End `wait` and `read` at once, from any thread."""
         self._stopped = True
         self._notices.put(None)
-        if self._observer is not None:
-            self._observer.stop()
+        if self._source is not None:
+            self._source.stop()
 
     @property
     def is_stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped
 
-    def _folders(self) -> dict[Path, bool]:
-        """Folders to watch, and whether with all that is below."""
-        folders: dict[Path, bool] = {}
-        for text in self.paths:
-            path = Path(os.path.expanduser(text))
-            if os.path.isdir(path):
-                folders[path] = True
+    # --- when to look without being told ------------------------------------------------------------------
+
+    def _wind(self, now: float) -> None:
+        """Everything is looked at now: when that and each part of it is due again."""
+        self._look_at, self._pulse_at = now + LOOK_S, now + PULSE_S
+        self._poll_at = now + self._pause()
+
+    def _due(self, now: float) -> set[Path] | None:
+        """What to look at now; None for everything."""
+        if now >= self._look_at:
+            self._wind(now)
+            return None
+        due: set[Path] = set()
+        if now >= self._pulse_at:
+            self._pulse_at, self._asks = now + PULSE_S, True
+            due.update(path for path, log in self.logs.items() if log.has_process)
+        if now >= self._poll_at:
+            self._poll_at = now + self._pause()
+            due.update(self._polled())
+        return due
+
+    def _pause(self) -> float:
+        """How long polled logs wait; for ever if there are none."""
+        return self._interval() if self._poll or self._blind else inf
+
+    def _interval(self) -> float:
+        return POLL_S if len(self._polled()) <= MANY else POLL_MANY_S
+
+    def _polled(self) -> Collection[Path]:
+        return self.logs.keys() if self._poll else self._blind
+
+    # --- what notices mean --------------------------------------------------------------------------------
+
+    def _translate(self, notice: Changed) -> set[Path]:
+        """The paths to read; a folder that came, went or moved calls for a look at everything, soon."""
+        changed = set()
+        for path in notice:
+            if path.endswith(os.sep):
+                self._look_at = min(self._look_at, self._look_not_before)
             else:
-                if path.is_symlink() and path.is_file():
-                    real = path.resolve()
-                    self._links[real] = path
-                    folders.setdefault(real.parent, False)
-                while not os.path.isdir(path.parent):
-                    path = path.parent
-                folders.setdefault(path.parent, any(sign in text for sign in "*?["))
-        return folders
+                changed.add(self._by_real.get(path) or Path(path))
+        return changed
+
+    def _concerns(self, path: str) -> bool:
+        """Whether a changed path is a known log, or may bring or take one; asked in the thread of notices."""
+        return path in self._by_real or any(root.concerns(path.rstrip(os.sep)) for root in self._roots)
+
+    def _may_be_log(self, path: Path) -> bool:
+        """Whether a path that was not known changed in a way that calls for looking at everything."""
+        if path in self._passed_over:
+            return False
+        return os.path.isdir(path) or isinstance(_judge_file(path, False, self._refusals, {}), Format)
+
+    # --- looking at everything ----------------------------------------------------------------------------
+
+    def _look(self) -> set[Path]:
+        """Look for new logs, and where they lie; gives their paths."""
+        began = time.monotonic()
+        self._roots = [_Root.of(text) for text in self.paths if not text.startswith("unix://")]
+        finding = find(self.paths, self.logs, self._refusals)
+        self.skipped, self._refusals = finding.skipped, finding.refusals
+        new = {log.path: log for log in finding.logs if log.path not in self.logs}
+        self.logs |= new
+        self._by_real.update((real, log.path) for log, real in zip(finding.logs, finding.real, strict=True))
+        self._by_real.update((_Root.of(str(path)).link, path) for path in new if path.is_symlink())
+        if not self._poll:
+            self._find_blind(finding)
+        if self._source is not None:
+            self._watch()
+        self._look_not_before = began + (time.monotonic() - began) / LOOK_SHARE
+        return set(new)
+
+    def _find_blind(self, finding: Finding) -> None:
+        """Find out which logs lie where notices do not tell everything, and say so the first time."""
+        mounts, blind, told = read_mounts(), [], {}
+        near = set()
+        for root in self._roots:
+            near |= {mount for mount in mounts if _is_below(mount.point, root.real)}
+            if mount := mount_of(root.real, mounts):
+                near.add(mount)
+                if mount.is_blind:
+                    told[root.name] = mount.kind
+        self._mounts = [mount for mount in mounts if mount in near] if any(m.is_blind for m in near) else []
+        for log, real in zip(finding.logs, finding.real, strict=True):
+            mount = mount_of(real, self._mounts)
+            if mount and mount.is_blind:
+                blind.append(log.path)
+                told |= {
+                    root.shown(mount.point): mount.kind for root in self._roots if root.holds(mount.point)
+                }
+        self._blind = blind
+        self._poll_at = min(self._poll_at, time.monotonic() + self._pause())
+        if told and not self.trouble:
+            places = ", ".join(f"{place} is on {kind}" for place, kind in told.items())
+            self.trouble = f"{places}: looking every {self._interval():g} s"
+
+    def _watch(self) -> None:
+        """Have notices of all that they tell of; where they cannot be had, poll everything."""
+        assert self._source is not None
+        folders: dict[str, bool] = {}
+        for root in self._roots:
+            for folder, is_all in root.folders().items():
+                mount = mount_of(folder, self._mounts)
+                if mount is None or not mount.is_blind:
+                    folders[folder] = is_all or folders.get(folder, False)
+        whole = [folder for folder, is_all in folders.items() if is_all]
+        inner = {folder for folder in folders if any(_is_below(folder, other) for other in whole)}
+        try:
+            self._source.watch({folder: folders[folder] for folder in folders.keys() - inner})
+        except OSError as error:
+            self._poll, self._source, self._poll_at = True, None, 0.0
+            reason = words(error)
+            self.trouble = f"no notices from the file system ({reason}): looking every {self._interval():g} s"

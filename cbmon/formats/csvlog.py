@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values
-from cbmon.formats.bulk import BULK_BYTES, read_regular
+from cbmon.formats.bulk import BULK_BYTES, LOADED_BYTES, PLAIN_BYTES, Table, read_plain, read_regular
 from cbmon.formats.lines import LINE_MAX, LineSplitter
 from cbmon.series import is_learning_rate, is_loss
 from cbmon.units import plural, printable
@@ -163,14 +164,29 @@ class CsvDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes of the file, give the events that they complete."""
-        if self._header is not None and len(data) >= BULK_BYTES:
-            data = self._feed_regular(data)
+        is_large = len(data) >= (min(LOADED_BYTES, BULK_BYTES) if "polars" in sys.modules else BULK_BYTES)
+        start = 0
+        while start < len(data):
+            if self._header is None:
+                end = data.find(b"\n", start) + 1 or len(data)
+            else:
+                end = len(data) if is_large else start + PLAIN_BYTES
+            self._feed_piece(data[start:end], read_regular if is_large else read_plain)
+            start = end
+        return self._take_events()
+
+    def _feed_piece(self, data: bytes, read: Callable[[bytes, str, int], Table | None]) -> None:
+        """Take a piece as columns if it is regular, else line by line."""
+        if self._can_be_regular():
+            rest = self._lines.take_rest()
+            if self._feed_regular(rest + data, read):
+                return
+            self._lines.rest = rest
         for number, line in self._lines.feed(data):
             if line is None:
                 self._leave_out(number, f"longer than {LINE_MAX} bytes")
             elif line.strip():
                 self._take_line(number, _text(line.removeprefix(b"\xef\xbb\xbf")))
-        return self._take_events()
 
     def finish(self) -> list[Event]:
         """The file ends here: name what was waiting for more."""
@@ -182,24 +198,27 @@ class CsvDecoder:
             self._events.append(Malformed(reason="no header line with an 'epoch' column"))
         return self._take_events()
 
-    def _feed_regular(self, data: bytes) -> bytes:
-        """Take what polars can prove regular from a large chunk; gives back the rest for the scalar way."""
+    def _can_be_regular(self) -> bool:
+        """Whether nothing that came before has a say in how the next lines are read."""
         header = self._header
         if header is None or header.epoch_at != 0 or not header.values_at:
-            return data
-        if self._quoted or self._titles or self._lines.is_too_long:
-            return data
-        data = self._lines.take_rest() + data
+            return False
+        return not (self._quoted or self._titles or self._lines.is_too_long)
+
+    def _feed_regular(self, data: bytes, read: Callable[[bytes, str, int], Table | None]) -> bool:
+        """Take the whole lines of a piece as columns, if `read` can prove them regular; the rest waits."""
+        assert self._header is not None
         end = data.rfind(b"\n") + 1
-        table = read_regular(data[:end], header.separator, header.width)
+        table = read(data[:end], self._header.separator, self._header.width)
         if table is None:
-            return data
+            return False
         self._close_batch()
         epochs, columns = table
-        self._events.append(_event(header, epochs, columns, self._lines.number + 1))
+        self._events.append(_event(self._header, epochs, columns, self._lines.number + 1))
         self._lines.number += len(epochs)
+        self._lines.rest = data[end:]
         self._row += len(epochs)
-        return data[end:]
+        return True
 
     def _take_line(self, number: int, text: str) -> None:
         """One line that is not blank: part of a quoted record, or a record of its own."""
