@@ -1,34 +1,53 @@
 """Alerts and status: what a run's state means for the person who waits for it.
 
 Pure functions of the folded `Run` (and of the time its last `Tick` brought). Every threshold is a constant with
-its reason.
+its reason; those of curves are in `trends`, those of durations in `pace`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import chain, compress, count
-from operator import ne
+from itertools import islice
 
 from cbmon.events import NonFinite
+from cbmon.pace import (
+    QUIET_LEAST_S,
+    QUIET_RECORD_S,
+    early_and_late,
+    epoch_seconds,
+    last_work,
+    quiet_after,
+    stuck_after,
+)
 from cbmon.run import Attempt, Run
-from cbmon.series import Column, is_loss
-from cbmon.units import display_epoch, printable, short_lr
+from cbmon.series import BLOCK, MATERIAL, Column, direction, headline, is_loss
+from cbmon.trends import Divergence, flat_since, overfitting_since, target, training_twin
+from cbmon.units import clock, display_epoch, duration, printable, short_lr
 
-QUIET_RECORD_S = 180.0
-"""Monitor writes a heartbeat at least every 60 s: after three missed ones something is wrong."""
-QUIET_LOG_S = 600.0
-"""Most CSV logs have no times, so their own pace is not known; few epochs take longer than ten minutes."""
 RATE_STEPS_SHOWN = 1e-6
 """Relative change of a learning rate below which it is float32 rounding, not a change."""
 SCHEDULE_CHANGES = 3
 """Up to three changes are told one by one even in a run of a few epochs."""
-DIVERGED_FACTOR = 1e4
-"""A loss this many times its first value has diverged. Among 65 published logs the largest ratio was 958 (an
-adversarial loss on its way to NaN) and 68 in runs that lived."""
+SCHEDULE_MOST = 100
+"""So many changes are a schedule in a run of any length: nobody reads them, and a million would fill the memory."""
+
+SLOWER_FACTOR = 1.5
+"""An epoch half as long again as at first: other jobs on a shared machine, and its heat, cost 10 to 30 %."""
+SLOWER_LEAST_S = 1.0
+"""Of shorter epochs most is bookkeeping, and nobody waits for them."""
+
+NAME_LIMIT = 40
+"""Longest name of a metric in a sentence about a trend, so that two of them and the sentence fit a line."""
+
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+"""Keras makes a part of its messages bold."""
+_RATE_NAME = re.compile(r"(?:^|[_ /.-])(?:lr|learning_?rate)(?:$|[_ /.-])", re.IGNORECASE)
+"""Columns of other loggers that hold a learning rate: "lr/pg0"."""
 
 
 class Status(Enum):
@@ -60,10 +79,17 @@ class Alert:
     attempt: int
     """1-based."""
     epoch: int | None
-    """0-based; None where it concerns no epoch."""
+    """0-based, of a trend the one since when; None where it concerns no epoch."""
     severity: Severity
     kind: str
     message: str
+    subject: str = ""
+    """The metric it is about, as the log names it."""
+
+    @property
+    def key(self) -> tuple[int, str, str, int | None]:
+        """What makes it this alert: a state keeps its key while it lasts, though its figures may change."""
+        return self.attempt, self.kind, self.subject, self.epoch
 
 
 def status(run: Run) -> Status:
@@ -72,14 +98,13 @@ def status(run: Run) -> Status:
     if attempt.ended:
         ways = {"stopped": Status.STOPPED, "interrupted": Status.INTERRUPTED, "failed": Status.FAILED}
         return ways.get(attempt.ended.how, Status.FINISHED)
-    seen = run.seen
     if attempt.started:
-        if seen and seen.process_gone:
+        if run.seen and run.seen.process_gone:
             return Status.CRASHED
-        return Status.QUIET if _is_silent(last_sign(run), run, QUIET_RECORD_S) else Status.RUNNING
+        return Status.QUIET if _is_quiet(run) else Status.RUNNING
     if run.is_empty:
         return Status.EMPTY
-    return Status.QUIET if _is_silent(last_sign(run), run, QUIET_LOG_S) else Status.GROWING
+    return Status.QUIET if _is_quiet(run) else Status.GROWING
 
 
 def last_sign(run: Run) -> float | None:
@@ -93,105 +118,293 @@ def last_sign(run: Run) -> float | None:
     return run.heard if written is None or run.current.started else max(run.heard, written)
 
 
+def headline_metric(attempt: Attempt) -> str | None:
+    """The metric a run is judged by: validation loss, else loss, else any loss, else what has a direction."""
+    return headline(attempt.metrics)
+
+
 def alerts(run: Run) -> list[Alert]:
-    """All alerts, oldest first."""
-    found = [
-        alert for number, attempt in enumerate(run.attempts, 1) for alert in _attempt_alerts(number, attempt)
-    ]
-    last = len(run.attempts)
+    """All alerts: what happened, attempt by attempt; then what is so now; last how it ended.
+
+    Costs what is new since the last call, not what there is.
+    """
+    found: list[Alert] = []
+    last, state = len(run.attempts), status(run)
+    for number, attempt in enumerate(run.attempts[:-1], 1):
+        if "past" not in attempt.memo:  # nothing is added to it any more
+            metrics = attempt.metrics
+            attempt.memo["past"] = _events(number, attempt, metrics) + _diverging(number, attempt, metrics)
+        found += attempt.memo["past"]
     attempt = run.current
-    epoch = attempt.epochs[-1] if attempt.epochs else None
-    at = "" if epoch is None else f" after epoch {display_epoch(epoch)}"
-
-    def end(severity: Severity, kind: str, message: str) -> None:
-        found.append(Alert(attempt=last, epoch=epoch, severity=severity, kind=kind, message=message))
-
-    match status(run):
-        case Status.CRASHED:
-            end(Severity.ERROR, "crashed", f"crashed{at}: the training process is gone and wrote no end")
-        case Status.FAILED:
-            error = attempt.ended.error if attempt.ended else ""
-            end(Severity.ERROR, "failed", f"failed{at}: {printable(error) or 'no reason recorded'}")
-        case Status.QUIET if attempt.started:
-            end(Severity.WARNING, "quiet", f"no word from the training process{at}")
-        case Status.STOPPED:
-            by = " and ".join(map(printable, attempt.ended.by)) if attempt.ended else ""
-            end(Severity.INFO, "stopped", f"stopped by {by or 'its own code'}{at}")
-        case _:
-            pass
+    metrics = attempt.metrics
+    found += _unrecorded(last, attempt, metrics)
+    found += _events(last, attempt, metrics)
+    diverging = _diverging(last, attempt, metrics)
+    found += diverging or _trends(last, attempt, metrics)
+    found += _tempo(last, run, state)
+    found += _end(last, attempt, state)
     return found
 
 
-def _is_silent(sign: float | None, run: Run, limit_s: float) -> bool:
-    """Whether the last sign of life is older than the limit, at the time of the source's last look."""
-    return bool(
-        sign is not None and run.seen and run.seen.time is not None and run.seen.time - sign > limit_s
-    )
+# --- what happened --------------------------------------------------------------------------------------------
 
 
-def _attempt_alerts(number: int, attempt: Attempt) -> Iterator[Alert]:
-    """Alerts that the attempt's own numbers give, by epoch."""
+def _events(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[Alert]:
+    """Numbers that broke and changes of the learning rate, by epoch: they stay told."""
+    changes, within = rate_changes(attempt), _broken_within(attempt)
+    broken = [(name, column) for name, column in metrics.items() if column.first_non_finite is not None]
+    inputs = (number, len(changes), is_schedule(attempt, changes), len(within), len(broken))
+    known: tuple[object, list[Alert]] | None = attempt.memo.get("events")
+    if known and known[0] == inputs:
+        return known[1]
     found: list[Alert] = []
-
-    def add(row: int, severity: Severity, kind: str, message: str) -> None:
+    told = set()
+    for name, column in broken:
+        row = column.first_non_finite or 0
         epoch = attempt.epochs[row]
-        text = f"{message} at epoch {display_epoch(epoch)}"
-        found.append(Alert(attempt=number, epoch=epoch, severity=severity, kind=kind, message=text))
-
-    for name, column in attempt.metrics.items():
-        shown = printable(name)
-        if (row := column.first_non_finite) is not None:
-            word = "NaN" if math.isnan(column.values[row]) else "infinite"
-            add(row, Severity.ERROR if is_loss(name) else Severity.WARNING, "nan", f"{word} {shown}")
-        elif is_loss(name) and (row := _diverged(column)) is not None:
-            add(row, Severity.ERROR, "diverged", f"{shown} diverged to {column.values[row]:.3g}")
-    for note in attempt.notes:
-        if isinstance(note, NonFinite):
-            word = f"NaN or infinite {printable(note.metric)} within epoch {display_epoch(note.epoch)}"
-            severity = Severity.ERROR if is_loss(note.metric) else Severity.WARNING
-            found.append(Alert(attempt=number, epoch=note.epoch, severity=severity, kind="nan", message=word))
-    changes = rate_changes(attempt)
+        told.add((name, epoch))
+        word = "NaN" if math.isnan(column.values[row]) else "infinite"
+        text = f"{word} {printable(name)} at epoch {display_epoch(epoch)}"
+        found.append(_alert(number, epoch, _gravity(name), "nan", text, name))
+    for name, note in within.items():
+        if (name, note.epoch) not in told:
+            text = f"NaN or infinite {printable(name)} within epoch {display_epoch(note.epoch)}"
+            found.append(_alert(number, note.epoch, _gravity(name), "nan", text, name))
     if is_schedule(attempt, changes):
-        row, old, new = changes[0]
-        rates = f"{short_lr(old)} → {short_lr(new)}"
-        add(row, Severity.INFO, "learning-rate", f"learning rate on a schedule, first {rates}")
+        told_changes, words = changes[:1], "learning rate on a schedule, first"
     else:
-        for row, old, new in changes:
-            add(row, Severity.INFO, "learning-rate", f"learning rate {short_lr(old)} → {short_lr(new)}")
-    return iter(sorted(found, key=lambda alert: -1 if alert.epoch is None else alert.epoch))
+        told_changes, words = changes, "learning rate"
+    for row, old, new in told_changes:
+        epoch = attempt.epochs[row]
+        text = f"{words} {short_lr(old)} → {short_lr(new)} at epoch {display_epoch(epoch)}"
+        found.append(_alert(number, epoch, Severity.INFO, "learning-rate", text))
+    found.sort(key=lambda alert: alert.epoch or 0)
+    attempt.memo["events"] = inputs, found
+    return found
+
+
+def _gravity(name: str) -> Severity:
+    """A loss that is no number any more ends the training; another metric may divide by zero now and then."""
+    return Severity.ERROR if is_loss(name) else Severity.WARNING
+
+
+def _broken_within(attempt: Attempt) -> dict[str, NonFinite]:
+    """For each metric the first note that it broke within an epoch."""
+    looked, found = attempt.memo.get("notes", (0, {}))
+    if looked < len(attempt.notes):
+        for note in islice(attempt.notes, looked, None):
+            if isinstance(note, NonFinite):
+                found.setdefault(note.metric, note)
+        attempt.memo["notes"] = len(attempt.notes), found
+    broken: dict[str, NonFinite] = found
+    return broken
+
+
+class _Rates:
+    """The changes of a learning rate, as far as it was looked through."""
+
+    __slots__ = ("changes", "old", "rows")
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[int, float, float]] = []
+        self.rows = 0
+        self.old: float | None = None
+
+    def on(self, column: Column) -> None:
+        """Look at the rows that are new, until there are too many changes; most blocks are one value."""
+        if len(self.changes) > SCHEDULE_MOST:
+            return
+        first = self.rows if self.old is not None else max(self.rows, column.present.find(1, self.rows))
+        for start in range(first, len(column), BLOCK):
+            block = column.values[start : start + BLOCK]
+            if self.old is None or block.tobytes() != array("d", [self.old]).tobytes() * len(block):
+                self._through(column, start, start + len(block))
+            if len(self.changes) > SCHEDULE_MOST:
+                break
+        self.rows = len(column)
+
+    def _through(self, column: Column, start: int, stop: int) -> None:
+        old = self.old
+        for row in range(start, stop):
+            new = column[row]
+            if new is None or new == old:
+                continue
+            is_nan_still = old is not None and math.isnan(old) and math.isnan(new)
+            if old is not None and not is_nan_still and not math.isclose(old, new, rel_tol=RATE_STEPS_SHOWN):
+                self.changes.append((row, old, new))
+                if len(self.changes) > SCHEDULE_MOST:
+                    break
+            old = new
+        self.old = old
 
 
 def rate_changes(attempt: Attempt) -> list[tuple[int, float, float]]:
-    """Where the recorded learning rate became another one: (row, old, new)."""
-    column = attempt.learning_rate
-    if column is None:
+    """Where the recorded learning rate became another one: (row, old, new).
+
+    After more than `SCHEDULE_MOST` it looks no further. The list is the attempt's own: read it.
+    """
+    if not attempt.rate.count:
         return []
-    changes: list[tuple[int, float, float]] = []
-    old: float | None = None
-    differing = compress(count(1), map(ne, column.values[1:], column.values))  # most of a million rows do not
-    for row in chain([0], differing):
-        new = column[row]
-        if new is None:
-            continue
-        is_nan_still = old is not None and math.isnan(old) and math.isnan(new)
-        if old is not None and not is_nan_still and not math.isclose(old, new, rel_tol=RATE_STEPS_SHOWN):
-            changes.append((row, old, new))
-        old = new
+    rates = attempt.memo.get("rates")
+    if rates is None:
+        rates = attempt.memo["rates"] = _Rates()
+    if rates.rows < len(attempt.rate):
+        rates.on(attempt.rate)
+    changes: list[tuple[int, float, float]] = rates.changes
     return changes
 
 
 def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:
     """Whether the learning rate changes so often that single changes are no news."""
-    return len(changes) > SCHEDULE_CHANGES and len(changes) > len(attempt.epochs) / 2
+    count = len(changes)
+    return count > SCHEDULE_MOST or (count > SCHEDULE_CHANGES and count > len(attempt.epochs) / 2)
 
 
-def _diverged(column: Column) -> int | None:
-    """The first row of a loss beyond all its scale, if the loss has not come back since."""
-    first, last = (
-        next((abs(value) for value in values if value and not math.isnan(value)), 0.0)
-        for values in (column.values, reversed(column.values))
-    )
-    limit = DIVERGED_FACTOR * first
-    if last <= limit:
-        return None
-    return next(row for row, value in enumerate(column.values) if abs(value) > limit)
+# --- what is so now -------------------------------------------------------------------------------------------
+
+
+def _unrecorded(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[Alert]:
+    """What CSVLogger leaves out, and how to have it; Monitor's own logs need no such advice."""
+    if not metrics or attempt.started or attempt.rate.count or attempt.rates or attempt.times.count:
+        return []
+    if any(map(_RATE_NAME.search, attempt.columns)):
+        return []
+    text = "no learning rate in this log: put CSVLogger last in the list, or use Monitor"
+    return [_alert(number, None, Severity.INFO, "no-learning-rate", text)]
+
+
+def _diverging(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[Alert]:
+    """Losses beyond all their scale; one that is NaN by now has been told."""
+    found = []
+    for name, column in metrics.items():
+        if column.first_non_finite is not None or not is_loss(name):
+            continue
+        divergence = attempt.memo.get(f"diverging {name}")
+        if divergence is None:
+            divergence = attempt.memo[f"diverging {name}"] = Divergence(name)
+        row = divergence.since(column)
+        if row is not None:
+            epoch = attempt.epochs[row]
+            text = f"{printable(name)} diverging since epoch {display_epoch(epoch)}"
+            found.append(_alert(number, epoch, Severity.ERROR, "diverged", text, name))
+    return found
+
+
+def _trends(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[Alert]:
+    """Where the metric that the run is judged by is going: one sentence at most, the one that says more.
+
+    After the end one thing is worth a word: that the last weights are not the best, if nobody has seen to it.
+    """
+    name = target(tuple(metrics))
+    towards = direction(name) if name else None
+    if name is None or towards is None or metrics[name].first_non_finite is not None:
+        return []
+    rows = len(attempt.epochs)
+    known = attempt.memo.get("trends")
+    if known is None or known[0] != (rows, name):
+        twin = training_twin(name, tuple(metrics))
+        turned = overfitting_since(metrics[twin], metrics[name], towards) if twin else None
+        known = attempt.memo["trends"] = (rows, name), twin, turned, flat_since(metrics[name], towards)
+    _, twin, turned, flat = known
+    shown, beside = printable(name, NAME_LIMIT), printable(twin or "", NAME_LIMIT)
+    ended = attempt.ended
+    if turned is not None and (ended is None or (ended.how != "stopped" and ended.restored is None)):
+        epoch = attempt.epochs[turned]
+        better, worse = ("falls", "rises") if is_loss(name) else ("improves", "worsens")
+        text = (
+            f"overfitting? {shown} was best at epoch {display_epoch(epoch)} and {worse} "
+            f"while {beside} {better}"
+        )
+        return [_alert(number, epoch, Severity.WARNING, "overfitting", text, name)]
+    if flat is not None and ended is None:
+        epoch = attempt.epochs[flat]
+        little = (
+            "not improved" if flat == metrics[name].best(towards) else f"improved by less than {MATERIAL:.0%}"
+        )
+        text = f"plateau: {shown} has {little} since epoch {display_epoch(epoch)}"
+        return [_alert(number, epoch, Severity.WARNING, "plateau", text, name)]
+    return []
+
+
+def _tempo(number: int, run: Run, state: Status) -> list[Alert]:
+    """Silence, standstill and slowness of a run that has not ended."""
+    attempt = run.current
+    if state not in (Status.QUIET, Status.RUNNING, Status.GROWING):
+        return []
+    epoch = attempt.epochs[-1] if attempt.epochs else None
+    now = run.seen.time if run.seen else None
+    if state is Status.QUIET:
+        if attempt.started:
+            text = f"no word from the training process{_after(epoch)}"
+        elif (
+            len(attempt.arrivals) > 1 and (took := epoch_seconds(attempt)) is not None
+        ):  # it was seen to grow
+            since = clock(last_sign(run), now)
+            text = f"no row since {since}, epochs took {duration(took)}: finished, or stuck?"
+        else:
+            return []
+        return [_alert(number, epoch, Severity.WARNING, "quiet", text)]
+    work = last_work(run)
+    if _is_older(run, work, QUIET_RECORD_S) and _is_older(run, work, stuck_after(attempt)):
+        since = clock(work, now)
+        text = f"no step since {since}, epochs take {duration(epoch_seconds(attempt))}: stuck?"
+        return [_alert(number, epoch, Severity.WARNING, "stuck", text)]
+    paces = early_and_late(attempt)
+    if paces and paces[1] >= SLOWER_LEAST_S and paces[1] > SLOWER_FACTOR * paces[0]:
+        text = f"epochs take {duration(paces[1])}, were {duration(paces[0])}"
+        return [_alert(number, None, Severity.WARNING, "slower", text)]
+    return []
+
+
+def _is_quiet(run: Run) -> bool:
+    sign = last_sign(run)
+    return _is_older(run, sign, QUIET_LEAST_S) and _is_older(run, sign, quiet_after(run.current))
+
+
+def _is_older(run: Run, sign: float | None, limit_s: float | None) -> bool:
+    """Whether a sign of life is older than the limit, at the time of the source's last look."""
+    now = run.seen.time if run.seen else None
+    return sign is not None and now is not None and limit_s is not None and now - sign > limit_s
+
+
+def _end(number: int, attempt: Attempt, state: Status) -> list[Alert]:
+    """How the current attempt ended."""
+    epoch = attempt.epochs[-1] if attempt.epochs else None
+    at, reason = _after(epoch), _reason(attempt)
+    severity = Severity.ERROR if state in (Status.CRASHED, Status.FAILED) else Severity.INFO
+    match state:
+        case Status.CRASHED:
+            text = f"crashed{at}: the training process is gone and wrote no end"
+        case Status.FAILED:
+            text = f"failed{at}: {reason or 'no reason recorded'}"
+        case Status.INTERRUPTED:
+            text = f"interrupted{at}: {reason}" if reason else f"interrupted{at}"
+        case Status.STOPPED:
+            by = " and ".join(map(printable, attempt.ended.by)) if attempt.ended else ""
+            text = f"stopped by {by or 'its own code'}{at}"
+        case Status.FINISHED:
+            text = f"finished{at}"
+        case _:
+            return []
+    return [_alert(number, epoch, severity, state.value, text)]
+
+
+def _reason(attempt: Attempt) -> str:
+    """The exception that ended an attempt, on one line.
+
+    TensorFlow and Keras write many: the first one and the next that is no part of a stack trace tell it.
+    """
+    error = _STYLE.sub("", attempt.ended.error) if attempt.ended else ""
+    first, *others = error.strip().splitlines() or [""]
+    telling = (line for line in others if line and not line.startswith((" ", "\t", "<")) and line[-1] != ":")
+    return printable(" ".join([first, *islice(telling, 1)]))
+
+
+def _after(epoch: int | None) -> str:
+    return "" if epoch is None else f" after epoch {display_epoch(epoch)}"
+
+
+def _alert(
+    number: int, epoch: int | None, severity: Severity, kind: str, message: str, subject: str = ""
+) -> Alert:
+    return Alert(attempt=number, epoch=epoch, severity=severity, kind=kind, message=message, subject=subject)

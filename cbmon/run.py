@@ -6,12 +6,13 @@ of events, never reads a clock, and does not care how the bytes were cut: the sa
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import le
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from cbmon.events import (
     CallbackStates,
@@ -38,6 +39,10 @@ Note: TypeAlias = CheckpointSaved | ControlApplied | LearningRateChanged | NonFi
 
 WARNINGS_KEPT = 1000
 """Warnings kept one by one; a broken file of a million lines must not fill the memory. The rest is counted."""
+
+
+ARRIVALS_KEPT = 11
+"""Moments kept at which a log was seen to have grown: ten steps are enough for a pace."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +86,10 @@ class Attempt:
     ended: RunEnded | None = None
     last_line: int | None = None
     """Row logs: the line of the last row."""
+    arrivals: list[tuple[int, float]] = field(default_factory=list, compare=False)
+    """When its source saw it grow: rows, and when the file had last changed. The pace of a log without times."""
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What pure functions of its rows keep, so that one new row costs them one row; no part of its value."""
 
     @property
     def metrics(self) -> dict[str, Column]:
@@ -120,9 +129,27 @@ class Attempt:
 
     def drop_last(self) -> None:
         """Take the last row out: a later one repeats its epoch."""
+        self.memo.clear()
         self.epochs.pop()
         for column in self._columns():
             column.drop_last()
+
+    def arrived(self, written: float | None) -> None:
+        """The source has looked: the file last changed at `written`, and these rows are in it.
+
+        Rows that came in several readings of one state of the file came at once.
+        """
+        if written is None or not math.isfinite(written) or not self.epochs:
+            return
+        rows, before = self.arrivals[-1] if self.arrivals else (0, -math.inf)
+        if written < before:
+            self.arrivals.clear()  # the clock was put back
+        elif written == before:
+            self.arrivals.pop()
+        elif rows == len(self.epochs):
+            return
+        self.arrivals.append((len(self.epochs), written))
+        del self.arrivals[:-ARRIVALS_KEPT]
 
     def _columns(self) -> list[Column]:
         """Every column, each as long as `epochs`."""
@@ -172,6 +199,7 @@ def fold(run: Run, event: Event) -> None:
     match event:
         case Tick():
             run.seen = event
+            run.current.arrived(event.written)
             return
         case RecordReplaced():
             run.__init__()  # type: ignore[misc]  # the same object starts anew, whoever holds it sees it
