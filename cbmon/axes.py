@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, floor, inf, isfinite, log10
+from dataclasses import dataclass
+from math import ceil, copysign, floor, inf, isfinite, log10
 from typing import NamedTuple, TypeAlias
 
+from cbmon.thin import CurveValues, extremes
 from cbmon.units import bare, exponent
 
 Limits: TypeAlias = tuple[float, float]
@@ -14,6 +16,8 @@ Limits: TypeAlias = tuple[float, float]
 
 _HUGE = 1e300
 """Limits stay within ±this, so that differences of limits stay finite; what lies beyond is clipped."""
+_FLOAT32 = 1e-6
+"""Keras holds a learning rate of 1e-4 as 9.9999997e-05: that needs no further step of a log axis."""
 _ROOM = 0.05
 """Part of the span left free beyond a value that moves a limit: the next epoch need not move it again."""
 
@@ -40,8 +44,71 @@ def x_limits(
     return low, edge
 
 
+EPOCHS_MIN = 4
+"""Epochs that are shown at least: with fewer a curve is two dots and a line."""
+_STRIDE = 4
+"""A window that follows moves by a quarter of its width: rarely, for then the whole chart is drawn anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of the epoch axis that is shown; in its place None is all of it, now and as it grows.
+
+    `bounds` is always what `x_limits()` gives, and `newest` the last epoch known: a window lies within the
+    bounds, and where it holds the newest epoch it moves on with it.
+    """
+
+    first: float
+    last: float
+    follows: bool
+    """Whether the newest epoch was in it."""
+
+    @staticmethod
+    def zoomed(
+        window: Window | None, factor: float, around: float, bounds: Limits, newest: float
+    ) -> Window | None:
+        """Show `factor` times fewer epochs (below 1: more); `around` stays where it is, if it is shown."""
+        low, high = window_limits(window, bounds, newest)
+        width = (high - low) / factor
+        width = max(float(EPOCHS_MIN - 1), floor(width) if factor > 1 else ceil(width))
+        if width >= bounds[1] - bounds[0] or (factor > 1 and width >= high - low):
+            return window if factor > 1 else None
+        around = min(max(around, low), high)
+        return _window(around - (around - low) / (high - low) * width, width, bounds, newest)
+
+    def panned(self, share: float, bounds: Limits, newest: float) -> Window:
+        """Move right by a share of the width, left if it is below 0; ±inf is as far as possible."""
+        low, high = window_limits(self, bounds, newest)
+        by = clamp(share * (high - low))
+        return _window(low + (by if abs(by) > 1 else copysign(1, by)), high - low, bounds, newest)
+
+    def showing(self, epoch: float, bounds: Limits, newest: float) -> Window:
+        """Move as little as shows an epoch."""
+        low, high = window_limits(self, bounds, newest)
+        return _window(min(max(low, epoch - (high - low)), epoch), high - low, bounds, newest)
+
+
+def _window(first: float, width: float, bounds: Limits, newest: float) -> Window:
+    """A window of whole epochs within the bounds."""
+    first = max(bounds[0], min(round(first), bounds[1] - width))
+    return Window(first, first + width, follows=first <= newest <= first + width)
+
+
+def window_limits(window: Window | None, bounds: Limits, newest: float) -> Limits:
+    """The limits of the epoch axis: the window's, moved on if it follows, and never outside the bounds."""
+    if window is None or window.last - window.first >= bounds[1] - bounds[0]:
+        return bounds
+    width = window.last - window.first
+    first = window.first
+    if window.follows and newest > window.last:
+        stride = max(1.0, floor(width / _STRIDE))
+        first += ceil((newest - window.last) / stride) * stride
+    first = max(bounds[0], min(first, bounds[1] - width))
+    return first, first + width
+
+
 def y_limits(
-    columns: Iterable[Sequence[float | None]], *, log: bool = False, previous: Limits | None = None
+    columns: Iterable[CurveValues], *, log: bool = False, previous: Limits | None = None
 ) -> Limits | None:
     """Limits that hold every finite value (to ±1e300, on a log axis above 0) and only widen, to round values.
 
@@ -55,16 +122,17 @@ def y_limits(
     Returns:
         The limits; None as long as there is no value to show.
     """
-    least = 0.0 if log else -inf
-    values: list[float] = []
-    for column in columns:
-        kept = [value for value in column if value is not None and least < value < inf]
-        values += (min(kept), max(kept)) if kept else ()
-    if previous is not None and not least < previous[0] < previous[1] < inf:
+    spans = (extremes(column, least=0.0 if log else -inf) for column in columns)
+    return fitted([span for span in spans if span], log=log, previous=previous)
+
+
+def fitted(spans: Sequence[Limits], *, log: bool = False, previous: Limits | None = None) -> Limits | None:
+    """`y_limits` from the lowest and the highest value of each column."""
+    if previous is not None and not (0.0 if log else -inf) < previous[0] < previous[1] < inf:
         previous = None
-    if not values:
+    if not spans:
         return previous
-    low, high = clamp(min(values)), clamp(max(values))
+    low, high = clamp(min(low for low, _ in spans)), clamp(max(high for _, high in spans))
     fit = _fit_log if log else _fit_linear
     if previous is None:
         return fit(low, high)
@@ -92,9 +160,11 @@ def _fit_linear(low: float, high: float) -> Limits:
 
 def _fit_log(low: float, high: float) -> Limits:
     low, high = max(low, 1 / _HUGE), max(high, 1 / _HUGE)
+    inner_low, inner_high = low * (1 + _FLOAT32), high * (1 - _FLOAT32)
     if high / low > 1000:  # three decades: the axis shows decades only
-        return min(low, float(f"1e{floor(log10(low))}")), max(high, float(f"1e{ceil(log10(high))}"))
-    lower, upper = 1 / _step(1 / low).times(1), _step(high).times(1)  # 1-2-5 read upside down is 1-5-2
+        lower, upper = float(f"1e{floor(log10(inner_low))}"), float(f"1e{ceil(log10(inner_high))}")
+    else:  # 1-2-5 read upside down is 1-5-2
+        lower, upper = 1 / _step(1 / inner_low).times(1), _step(inner_high).times(1)
     return min(low, lower), max(upper, high, lower * 2)
 
 
@@ -205,7 +275,12 @@ def _log_ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
             found = kept
         if len(kept) <= count:
             break
-    return [(step.times(1), _labels(step, [1])[0]) for step in found[:: ceil(len(found) / count) or 1]]
+    return [(step.times(1), _log_label(step)) for step in found[:: ceil(len(found) / count) or 1]]
+
+
+def _log_label(step: _Step) -> str:
+    """`1e-3`, as learning rates are written, but `0.01`."""
+    return _power(step.mantissa, step.power) if step.power < -2 else _labels(step, [1])[0]
 
 
 class _Step(NamedTuple):

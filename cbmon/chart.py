@@ -1,21 +1,29 @@
 """Charts as rows of text: values and a size in, spans with a role out.
 
-Pure (no clock, file, Textual, Rich or NumPy), so the live screen and `watch --once` draw alike and
-a chart is tested as literal text. A chart is exactly `height` rows of exactly `width` columns, whatever the
-values (None, NaN, ±inf, 1e308) and the size (also 0). Gaps stay gaps, the extremes of every dot column stay
-visible. x are display values (1-based epochs).
-Text handed in (`empty`, `letter`) is printable and one column a character: the caller's promise.
+Pure (no clock, file, Textual or Rich), so the live screen and `watch --once` draw alike and a chart is tested as
+literal text. A chart is exactly `height` rows of exactly `width` columns, whatever the values (None, NaN, ±inf,
+1e308) and the size (also 0). Gaps stay gaps, the extremes of every dot column stay visible. x are display values
+(1-based epochs). Text handed in (`empty`, `letter`) is printable and one column a character: the caller's promise.
+
+How a curve becomes text: `thin` leaves out what cannot be seen, `strokes` makes bars of dots of the rest, `_Canvas`
+sets these dots and makes a character of every eight.
 """
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import cache, lru_cache
+from itertools import chain
 from math import ceil, floor, inf, isfinite, isnan, log10
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from cbmon.axes import LABEL_COLUMNS, Limits, sane, ticks, y_limits
+from cbmon.axes import LABEL_COLUMNS, Limits, fitted, sane, ticks
+from cbmon.strokes import Bar, Scale, dotted_bars, solid_bars, stretches
+from cbmon.thin import CurveValues, buffer, extremes, is_rising, rows_within, thinned
 from cbmon.units import exponent
 
 
@@ -86,172 +94,235 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One line of a chart; read in order, so an x that goes back starts a new stroke."""
+    """One line of a chart; read in order, so an x that goes back starts a new stroke.
+
+    It copies nothing; rows that are appended later do not belong to it.
+    """
 
     label: str
     x: Sequence[float]
-    y: Sequence[float | None]
-    """As long as `x`. None and NaN are gaps; ±inf is a gap with a ✗ at the upper or lower edge."""
+    """A long curve has a range or the `array("q")` of an attempt's epochs: these rise, and are searched."""
+    y: CurveValues
+    """One for each x; a long curve has a `Column` or an `array("d")`.
+
+    None and NaN are gaps; ±inf is a gap with a ✗ at the upper or lower edge.
+    """
+    x_offset: int = 0
+    """Added to each x: 1 for 0-based epochs."""
     dashed: bool = False
     """Dotted in braille (a single point still shows); in ASCII every curve has its own glyph anyway."""
+    steps: bool = False
+    """Each value holds until the next x and changes there at once, as a learning rate does."""
     letter: str = ""
-    """One character drawn behind the last point, to tell overlaid runs without colour; "" for none."""
+    """One character at the end of what is visible, to tell overlaid runs without colour; "" for none."""
+    number: int | None = None
+    """Which of the 8 colours and ASCII glyphs, modulo 8; None: by its place in the chart."""
+    rows: int = field(init=False)
+    """How many points it has; tells it from an earlier curve on the same buffers."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", min(len(self.x), len(self.y)))
+
+    @property
+    def count(self) -> int:
+        """How many of its points are still there: a buffer may have lost its last one."""
+        return min(self.rows, len(self.x), len(self.y))
+
+    def at(self, x: float) -> float | None:
+        """The value at exactly this x; None if there is none."""
+        wanted, count = x - self.x_offset, self.count
+        if is_rising(self.x):
+            row = bisect_left(self.x, wanted, 0, count)
+        else:
+            row = next((row for row in range(count) if self.x[row] == wanted), count)
+        return self.y[row] if row < count and self.x[row] == wanted else None
 
 
-# --- the drawing --------------------------------------------------------------------------------------------
+# --- limits and columns -------------------------------------------------------------------------------------
 
-_FAR = 1e9
-"""Dots further out are taken to be this far: keeps int() and slopes finite."""
-_ALL_DOTS, _EVERY_OTHER_ROW = 0xFF, 0x2D
-_DOTS = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
-"""Braille dots by column and row (a character is U+2800 + its dots)."""
-_RUNS = tuple(
-    tuple(tuple(sum(dots[top : end + 1]) for end in range(4)) for top in range(4)) for dots in _DOTS
-)
-"""Dots from `top` to `end` of a column: `_RUNS[column][top][end]`."""
 _GUTTER = LABEL_COLUMNS + 1
 _NARROW = 16
 """Below this width a chart has no labels at the left: the curve is worth more."""
 
 
-class _Stretch(NamedTuple):
-    """Consecutive points in one dot column."""
+def fit_y(
+    curves: Iterable[Curve],
+    x_limits: Limits | None = None,
+    *,
+    log: bool = False,
+    previous: Limits | None = None,
+) -> Limits | None:
+    """`axes.y_limits` for curves: of all their points, or of those within the x limits.
 
-    column: int
-    first: float
-    low: float
-    high: float
-    last: float
-    joined: bool
-    """No gap before it."""
+    Args:
+        curves: What the axis is for.
+        x_limits: Only these x count; None: all.
+        log: For a log axis.
+        previous: What this function gave for the same chart, window and kind of axis before; None: fit anew.
+    """
+    spans = [_span(curve, x_limits, 0.0 if log else -inf) for curve in curves]
+    return fitted([span for span in spans if span], log=log, previous=previous)
+
+
+def _span(curve: Curve, x_limits: Limits | None, least: float) -> Limits | None:
+    if x_limits is None:
+        return extremes(curve.y, slice(curve.count), least)
+    low, high = (limit - curve.x_offset for limit in x_limits)
+    if is_rising(curve.x):
+        return extremes(curve.y, rows_within(curve.x, low, high, curve.count), least)
+    points = zip(curve.x[: curve.count], buffer(curve.y)[: curve.count], strict=True)
+    return extremes([y for x, y in points if low <= x <= high], least=least)
+
+
+def column_of(x: float, width: int, x_limits: Limits, *, ascii: bool = False) -> int | None:
+    """The column of a chart in which an x stands, counted from the chart's left edge; None outside."""
+    column = _cell(_across(width, x_limits, ascii), x, ascii) if width > 0 else None
+    return None if column is None else _gutter(width) + column
+
+
+def epoch_at(column: int, width: int, x_limits: Limits, *, ascii: bool = False) -> int | None:
+    """The epoch nearest to the middle of a column of a chart, for the mouse; None beside the plot."""
+    if not _gutter(width) <= column < width:
+        return None
+    across, cell = _across(width, x_limits, ascii), column - _gutter(width)
+    x = across.start + (cell if ascii else 2 * cell + 0.5) / across.per_unit
+    low, high = sane(x_limits)
+    return round(min(max(x, ceil(low)), max(ceil(low), floor(high))))
+
+
+def _gutter(width: int) -> int:
+    return _GUTTER if width >= _NARROW else 0
+
+
+def _across(width: int, x_limits: Limits, ascii: bool) -> Scale:
+    """The x axis of a chart: a cell has two dot columns, in ASCII one."""
+    return Scale.over(*sane(x_limits), (width - _gutter(width)) * (1 if ascii else 2))
+
+
+def _cell(across: Scale, x: float, ascii: bool) -> int | None:
+    """The cell column of an x within the plot."""
+    dot = across.dot(x) if isfinite(x) else -1
+    return dot // (1 if ascii else 2) if 0 <= dot < across.dots else None
+
+
+# --- dots and characters ------------------------------------------------------------------------------------
+
+_BRAILLE = " " + "".join(map(chr, range(0x2801, 0x2900)))
+"""By the dots that are set. A cell is 2 dots wide and 4 high:"""
+_LEFT, _RIGHT = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
+_PAINTS = (*CURVE_ROLES, *(role for role in Role if role not in CURVE_ROLES))
+"""A cell's role as a byte: its place here + 1; 0 is a blank."""
+_BLANK = 0
+
+
+def _paint(role: Role) -> int:
+    return _PAINTS.index(role) + 1
+
+
+@lru_cache(64)
+def _prefixes(bits: tuple[int, ...], rows: int, every: int) -> tuple[int, ...]:
+    """The first 0, 1, 2, … dots of a dot column (each `every`-th of them) as one integer, 8 bits a cell.
+
+    `prefixes[7] ^ prefixes[2]` are the dots 2 to 6.
+    """
+    found = [0]
+    for row in range(rows * len(bits)):
+        cell, dot = divmod(row, len(bits))
+        found.append(found[-1] | (bits[dot] << 8 * cell if row % every == 0 else 0))
+    return tuple(found)
+
+
+@cache
+def _everywhere(value: int) -> bytes:
+    """To translate cells: 0 stays 0, everything else becomes `value`."""
+    return bytes([0] + [value] * 255)
 
 
 class _Canvas:
     """The plot area: dots by cell, who drew there last, single characters over them. Owns the scales.
 
+    Cells are kept column by column, a byte each, in one integer: then a curve is laid over the others at once.
     A cell of an ASCII chart is one dot; its bits say which curves are there, and these take turns in a row.
     """
 
-    def __init__(self, columns: int, rows: int, x: Limits, y: Limits, log: bool, ascii: bool) -> None:
-        self.columns, self.rows, self.log, self.ascii = columns, rows, log, ascii
-        self.cell_wide, self.cell_high = (1, 1) if ascii else (2, 4)
-        self.wide, self.high = columns * self.cell_wide, rows * self.cell_high
-        self.x, self.x_scale = x[0], max(self.wide - 1, 1e-6) / (x[1] - x[0])
-        self.top, bottom = (log10(y[1]), log10(y[0])) if log else (y[1], y[0])
-        self.y_scale = (self.high - 1) / (self.top - bottom)
-        self.dots = bytearray(columns * rows)
-        self.owner = bytearray(columns * rows)
+    def __init__(self, width: int, rows: int, x: Limits, y: Limits, log: bool, ascii: bool) -> None:
+        self.columns, self.rows, self.ascii = width - _gutter(width), rows, ascii
+        self.sides = ((1,),) if ascii else (_LEFT, _RIGHT)
+        self.across = _across(width, x, ascii)
+        self.down = Scale.over(y[1], y[0], rows * len(self.sides[0]), log=log)
+        self.dots = 0
+        self.owners = 0
         self.over: dict[tuple[int, int], tuple[str, Role]] = {}
         """(row, column) → what lies over the dots."""
 
-    def dot_column(self, x: float) -> int:
-        """The dot column of a finite x, also outside."""
-        return round(min(_FAR, max(-_FAR, (x - self.x) * self.x_scale)))
-
-    def dot_row(self, y: float) -> int:
-        """The dot row of a finite y, also outside; 0 is the upper limit."""
-        distance = self.top - (log10(y) if self.log else y)
-        return round(min(_FAR, max(-_FAR, distance * self.y_scale)))  # max(-_FAR, NaN) is -_FAR
-
     def column(self, x: float) -> int | None:
         """The cell column of an x; None outside."""
-        dot = self.dot_column(x) if isfinite(x) else -1
-        return dot // self.cell_wide if 0 <= dot < self.wide else None
+        return _cell(self.across, x, self.ascii)
 
     def row(self, y: float) -> int:
         """The cell row of a y, at the edge if outside."""
-        return min(max(self.dot_row(y), 0), self.high - 1) // self.cell_high
+        return min(max(self.down.dot(y), 0), self.down.dots - 1) // len(self.sides[0])
 
-    def draw(self, curve: Curve, number: int) -> bool:
-        """Draw one more curve; False if it has nothing to draw."""
-        owner, dotted = number % len(CURVE_ROLES) + 1, curve.dashed and not self.ascii
-        before: _Stretch | None = None
-        for stretch in self._stretches(curve):
-            column, first = stretch.column, self.dot_row(stretch.first)
-            joined = before if stretch.joined else None
-            if joined:
-                self._line(joined.column, self.dot_row(joined.last), column, first, owner, dotted)
-            else:
-                self._dot(column, first, owner)  # a lone point shows in dotted lines too
-            self._line(column, self.dot_row(stretch.high), column, self.dot_row(stretch.low), owner, dotted)
-            before = stretch
-        if before and curve.letter:
-            self._letter(before, curve.letter[0], CURVE_ROLES[owner - 1])
-        return before is not None
-
-    def _stretches(self, curve: Curve) -> Iterator[_Stretch]:
-        """One pass over the points: what of them can be seen. It only compares, so a million take 0.1 s."""
-        least = 0.0 if self.log else -inf
-        left, right, at = inf, -inf, 0
-        first = low = high = last = 0.0
-        joined = open_ = False
-        for x, y in zip(curve.x, curve.y, strict=False):
-            if y is None or not least < y < inf:  # NaN fails too
-                if open_:
-                    yield _Stretch(at, first, low, high, last, joined)
-                left, right, joined, open_ = inf, -inf, False, False
-                if y is not None and abs(y) == inf and (column := self.column(x)) is not None:
-                    glyph = MarkKind.BAD.ascii_glyph if self.ascii else MarkKind.BAD.glyph
-                    self.over[0 if y > 0 else self.rows - 1, column] = glyph, Role.BAD
-            elif left <= x < right:
-                if y < low:
-                    low = y
-                elif y > high:
-                    high = y
-                last = y
-            elif isfinite(x):
-                if open_:
-                    yield _Stretch(at, first, low, high, last, joined)
-                joined = open_ and x >= left
-                at = self.dot_column(x)
-                left, right = self.x + (at - 0.5) / self.x_scale, self.x + (at + 0.5) / self.x_scale
-                first = low = high = last = y
-                open_ = True
-        if open_:
-            yield _Stretch(at, first, low, high, last, joined)
-
-    def _line(self, x0: int, y0: int, x1: int, y1: int, owner: int, dotted: bool) -> None:
-        """Join two dots, the first not right of the second; what is outside is cut at the edge."""
-        run, rise = x1 - x0, y1 - y0
-        columns = range(max(x0, 0), min(x1, self.wide - 1) + 1)
-        slope = rise / run if run else 0.0
-        down, keep = 1 if rise > 0 else -1, _EVERY_OTHER_ROW if dotted else _ALL_DOTS
-        if abs(rise) <= run or not rise:
-            for column in columns[columns.start % 2 :: 2] if dotted else columns:
-                self._dot(column, round(y0 + slope * (column - x0)), owner)
+    def draw(self, curve: Curve, paint: int) -> tuple[int, int] | None:
+        """Draw one more curve; the row and column in which it ends, None if it is not to be seen."""
+        wide, dotted = self.across.dots, curve.dashed and not self.ascii
+        thin = thinned(curve.x, curve.x_offset, curve.y, curve.count, self.across, self.down, dotted=dotted)
+        self._mark_infinite(thin.columns, thin.values)
+        found = list(stretches(thin.columns, thin.values, self.down))
+        columns = [0] * self.columns
+        self._set(columns, thin.crowd)
+        if dotted:
+            bars = list(dotted_bars(found, wide, curve.steps))
+            self._set(columns, (bar for bar, is_even in bars if not is_even))
+            self._set(columns, (bar for bar, is_even in bars if is_even), every=2)
         else:
-            for column in columns:  # each from half a column before to half a column behind
-                start = y0 if column == x0 else round(y0 + slope * (column - 0.5 - x0)) + down
-                end = y1 if column == x1 else round(y0 + slope * (column + 0.5 - x0))
-                if (end - start) * down >= 0:
-                    self._fill(column, min(start, end), max(start, end), owner, keep)
-        if dotted and (abs(rise) > 2 or (rise and not run)):  # a spike keeps its tip, a column its extremes
-            self._dot(x0, y0, owner)
-            self._dot(x1, y1, owner)
+            self._set(columns, solid_bars(found, wide, curve.steps))
+        cells = b"".join([column.to_bytes(self.rows, "little") for column in columns])
+        if not any(cells):
+            return None
+        self._lay(cells, paint)
+        last = max(at for at, column in enumerate(columns) if column)
+        end = next((stretch for stretch in reversed(found) if 0 <= stretch.column < wide), None)
+        if end and end.column // len(self.sides) == last:
+            return min(max(end.last, 0), self.down.dots - 1) // len(self.sides[0]), last
+        return next(row for row in range(self.rows) if cells[last * self.rows + row]), last  # it goes out
 
-    def _dot(self, column: int, row: int, owner: int) -> None:
-        self._fill(column, row, row, owner)
+    def _set(self, columns: list[int], bars: Iterable[Bar], every: int = 1) -> None:
+        """Set the dots of bars as far as they are inside, in cell columns of one integer each."""
+        wide, high, sides = self.across.dots, self.down.dots, len(self.sides)
+        prefixes = [_prefixes(side, self.rows, every) for side in self.sides]
+        for column, top, end in bars:
+            if 0 <= column < wide and top < high and end >= 0:
+                prefix = prefixes[column % sides]
+                columns[column // sides] |= prefix[end + 1 if end < high else high] ^ prefix[max(top, 0)]
 
-    def _fill(self, column: int, top: int, end: int, owner: int, keep: int = _ALL_DOTS) -> None:
-        """Set the dots of one column from `top` to `end`, as far as they are inside."""
-        top, end = max(top, 0), min(end, self.high - 1)
-        if top > end or not 0 <= column < self.wide:
-            return
-        high, runs = self.cell_high, _RUNS[column % self.cell_wide]
-        for row in range(top // high, end // high + 1):
-            cell = row * self.columns + column // self.cell_wide
-            dots = runs[max(top - row * high, 0)][min(end - row * high, high - 1)] & keep
-            if dots:
-                self.dots[cell] |= 1 << (owner - 1) if self.ascii else dots
-                self.owner[cell] = owner
+    def _lay(self, cells: bytes, paint: int) -> None:
+        """Lay the cells of a curve over what is there."""
+        there = int.from_bytes(cells.translate(_everywhere(0xFF)), "little")
+        self.owners = self.owners & ~there | int.from_bytes(cells.translate(_everywhere(paint)), "little")
+        if self.ascii:
+            cells = cells.translate(_everywhere(1 << (paint - 1)))
+        self.dots |= int.from_bytes(cells, "little")
 
-    def _letter(self, end: _Stretch, letter: str, role: Role) -> None:
-        """Write the letter of a curve behind its end, in the nearest row that has none yet."""
-        if 0 <= end.column < self.wide:
-            column, at = min(end.column // self.cell_wide + 1, self.columns - 1), self.row(end.last)
-            rows = sorted(range(self.rows), key=lambda row: abs(row - at))
-            row = next((row for row in rows if (row, column) not in self.over), at)
-            self.over[row, column] = letter, role
+    def _mark_infinite(self, columns: Iterable[int], values: Iterable[float | None]) -> None:
+        bad = MarkKind.BAD.ascii_glyph if self.ascii else MarkKind.BAD.glyph
+        for column, value in zip(columns, values, strict=True):
+            if value is not None and abs(value) == inf and 0 <= column < self.across.dots:
+                self.over[0 if value > 0 else self.rows - 1, column // len(self.sides)] = bad, Role.BAD
+
+    def letters(self, ends: Sequence[tuple[int, int, str, Role]]) -> None:
+        """Write letters behind the ends of their curves, or next to there where they hide no curve and no letter.
+
+        In a plot that is full they hide a curve, but no end of one as long as there is another place.
+        """
+        cells, taken = self._bytes(self.dots), {(row, column) for row, column, _, _ in ends}
+        for row, column, letter, role in ends:
+            columns = range(max(column - 2, 0), min(column + 4, self.columns))
+            near = [(3 * abs(y - row) + abs(x - column - 1), y, x) for x in columns for y in range(self.rows)]
+            free = [(y, x) for _, y, x in sorted(near) if (y, x) not in self.over]
+            empty = (at for at in free if not cells[at[1] * self.rows + at[0]])
+            at = next(chain(empty, (at for at in free if at not in taken), free), (row, column))
+            self.over[at] = letter, role
 
     def write(self, text: str) -> None:
         """Write a message in the middle."""
@@ -259,26 +330,37 @@ class _Canvas:
         for offset, glyph in enumerate(text):
             self.over[self.rows // 2, (self.columns - len(text)) // 2 + offset] = glyph, Role.LABEL
 
-    def cells(self, row: int) -> tuple[list[str], list[Role]]:
-        """Glyphs and roles of a row."""
-        line = slice(row * self.columns, (row + 1) * self.columns)
-        dots, owners = self.dots[line], self.owner[line]
-        if self.ascii:
-            owners = bytearray(_turn(curves, column) for column, curves in enumerate(dots))
-            glyphs = [(" " + CURVE_GLYPHS)[owner] for owner in owners]
-        else:
-            glyphs = [chr(0x2800 + bits) if bits else " " for bits in dots]
-        roles = [(Role.AXIS, *CURVE_ROLES)[owner] for owner in owners]
-        for (at, column), (glyph, role) in self.over.items():
-            if at == row:
-                glyphs[column], roles[column] = glyph, role
-        return glyphs, roles
+    def lines(self, cursor: int | None = None) -> Iterator[tuple[str, bytes]]:
+        """The rows, as text and paints; with a dim line in the empty cells of the cursor's column."""
+        dots, owners = self._bytes(self.dots), self._bytes(self.owners)
+        bar = "|" if self.ascii else "│"
+        for row in range(self.rows):
+            cells, paints = dots[row :: self.rows], bytearray(owners[row :: self.rows])
+            if self.ascii:
+                there = map(_paints, cells)
+                paints = bytearray(turns[column % len(turns)] for column, turns in enumerate(there))
+                text = "".join(map((" " + CURVE_GLYPHS).__getitem__, paints))
+            else:
+                text = "".join(map(_BRAILLE.__getitem__, cells))
+            over = {column: what for (at, column), what in self.over.items() if at == row}
+            if cursor is not None and not cells[cursor]:
+                over.setdefault(cursor, (bar, Role.DIM))
+            for column, (glyph, role) in over.items():
+                text = text[:column] + glyph + text[column + 1 :]
+                paints[column] = _BLANK if glyph == " " else _paint(role)
+            yield text, bytes(paints)
+
+    def _bytes(self, cells: int) -> bytes:
+        return cells.to_bytes(self.columns * self.rows, "little")
 
 
-def _turn(curves: int, column: int) -> int:
-    """Which of the curves of an ASCII cell (bits) is shown in this column; 0 for none."""
-    there = [owner for owner in range(1, 9) if curves >> (owner - 1) & 1]
-    return there[column % len(there)] if there else 0
+@cache
+def _paints(curves: int) -> tuple[int, ...]:
+    """The paints of the curves in an ASCII cell (bits)."""
+    return tuple(paint for paint in range(1, 9) if curves >> (paint - 1) & 1) or (_BLANK,)
+
+
+# --- the chart ----------------------------------------------------------------------------------------------
 
 
 def chart(
@@ -291,6 +373,8 @@ def chart(
     log: bool = False,
     ascii: bool = False,
     marks: Iterable[Mark] | None = None,
+    axis: bool = True,
+    cursor: float | None = None,
     empty: str = "no values yet",
 ) -> tuple[Row, ...]:
     """Draw curves with axes and, below them, the event rail.
@@ -302,12 +386,14 @@ def chart(
         curves: In drawing order; beyond 8 roles and ASCII glyphs repeat.
         width: Columns of every row.
         height: Number of rows, axis and rail included.
-        x_limits: From `x_limits()`; None: those of the data.
-        y_limits: From `y_limits()`; None: those of the data. What lies outside is cut off at the edge.
+        x_limits: From `x_limits()` or `window_limits()`; None: those of the data.
+        y_limits: From `fit_y()`; None: those of the data in view. What lies outside is cut off at the edge.
         log: Powers of ten at equal distances; values up to 0 are gaps.
         ascii: For terminals without UTF-8: one glyph a curve instead of braille.
         marks: Events for the rail; None: no rail row at all.
-        empty: Said in the middle where there is no finite value.
+        axis: Whether there are an x axis and its labels; False for a small chart that stands below another.
+        cursor: An x that gets a dim line behind the curves and a mark on the axis; None or outside: nothing.
+        empty: Said in the middle where no value is to be seen.
 
     Returns:
         `height` rows whose spans add up to `width` columns each; neighbours of the same role are one span.
@@ -315,48 +401,68 @@ def chart(
     curves, width, height = tuple(curves), max(width, 0), max(height, 0)
     if not width or not height:
         return ((),) * height
-    with_axis, with_rail = height >= 3, marks is not None and height >= 4
-    with_labels = height >= 4 + with_rail
+    with_axis, with_rail = axis and height >= 3, marks is not None and height >= 4
+    with_labels = axis and height >= 4 + with_rail
     rows = height - with_axis - with_rail - with_labels
-    gutter = _GUTTER if width >= _NARROW else 0
     x, y = _frame(curves, x_limits, y_limits, log)
-    canvas = _Canvas(width - gutter, rows, x, y, log, ascii)
-    drawn = [canvas.draw(curve, number) for number, curve in enumerate(curves)]
+    canvas = _Canvas(width, rows, x, y, log, ascii)
+    is_drawn = _draw(canvas, curves, empty)
+    x_ticks = _place(canvas, x, width) if is_drawn or x_limits else []
+    at = None if cursor is None else canvas.column(cursor)
     labels: dict[int, str] = {}
-    if any(drawn):
-        for value, label in ticks(*y, min(rows // 2, max(6, rows // 3)), log):
-            labels.setdefault(canvas.row(value), label)
-    else:
-        canvas.write(empty)
-    x_ticks = _place(canvas, x, gutter, width) if any(drawn) or x_limits else []
-    found = [_plot_row(canvas, row, labels.get(row), gutter) for row in range(rows)]
+    for value, label in ticks(*y, min(rows // 2, max(6, rows // 3)), log) if is_drawn else ():
+        labels.setdefault(canvas.row(value), label)
+    found = [
+        _spans(*_with_label(text, paints, labels.get(row), _gutter(width), ascii))
+        for row, (text, paints) in enumerate(canvas.lines(at))
+    ]
     if with_axis:
-        line, tick, corner = "-++" if ascii else "─┬└"
-        axis = [" "] * (gutter - 1) + [corner] * bool(gutter) + [line] * canvas.columns
-        for column, _, _ in x_ticks:
-            axis[column] = tick
-        found.append(_spans(axis, [Role.AXIS] * width))
+        found.append(_axis(canvas, [column for column, _, _ in x_ticks], at, width))
     if with_labels:
-        text = [" "] * width
+        text = " " * width
         for _, start, label in x_ticks:
-            text[start : start + len(label)] = label
-        found.append(_spans(text, [Role.LABEL] * width))
+            text = text[:start] + label + text[start + len(label) :]
+        found.append(((text, Role.LABEL),))
     if with_rail:
-        found.append(_rail(canvas, marks or (), gutter))
+        found.append(_rail(canvas, marks or (), _gutter(width)))
     return tuple(found)
 
 
 def _frame(curves: Sequence[Curve], x: Limits | None, y: Limits | None, log: bool) -> tuple[Limits, Limits]:
     """The limits asked for, or those of the data, fit to divide by."""
-    if x is None:
-        values = [value for curve in curves for value in curve.x if isfinite(value)]
-        x = (min(values), max(values)) if values else (0.0, 1.0)
     if y is None or (log and y[0] <= 0):
-        y = y_limits((curve.y for curve in curves), log=log)
+        y = fit_y(curves, x, log=log)
+    if x is None:
+        values = [end for curve in curves for end in _ends(curve)]
+        x = (min(values), max(values)) if values else (0.0, 1.0)
     return sane(x), sane(y or (0.1, 1.0), log)
 
 
-def _place(canvas: _Canvas, x: Limits, gutter: int, width: int) -> list[tuple[int, int, str]]:
+def _ends(curve: Curve) -> list[float]:
+    """The lowest and the highest finite x, if there is one."""
+    x = curve.x[: curve.count]
+    if is_rising(x):
+        x = x[:: max(curve.count - 1, 1)]
+    kept = [value for value in x if isfinite(value)]
+    return [min(kept) + curve.x_offset, max(kept) + curve.x_offset] if kept else []
+
+
+def _draw(canvas: _Canvas, curves: Iterable[Curve], empty: str) -> bool:
+    """Draw curves and their letters, or say that nothing is to be seen."""
+    ends = []
+    for place, curve in enumerate(curves):
+        number = (place if curve.number is None else curve.number) % len(CURVE_ROLES)
+        end = canvas.draw(curve, number + 1)
+        if end and curve.letter:
+            ends.append((*end, curve.letter[0], CURVE_ROLES[number]))
+    if ends:
+        canvas.letters(ends)
+    elif not canvas.dots:
+        canvas.write(empty)
+    return canvas.dots > 0
+
+
+def _place(canvas: _Canvas, x: Limits, width: int) -> list[tuple[int, int, str]]:
     """Ticks of the x axis whose labels neither touch nor leave the row: (column, label's start, label)."""
     whole = x[0] == floor(x[0]) and x[1] == floor(x[1])
     wanted = canvas.columns // (len(f"{x[1]:.0f}") + 4) if whole and x[1] < 1e6 else canvas.columns // 10
@@ -364,7 +470,7 @@ def _place(canvas: _Canvas, x: Limits, gutter: int, width: int) -> list[tuple[in
     if whole:
         found.insert(0, (x[0], f"{x[0]:.0f}" if abs(x[0]) < 1e5 else exponent(x[0], 1)))
     placed: list[tuple[int, int, str]] = []
-    free = 0
+    gutter, free = width - canvas.columns, 0
     for value, label in found:
         column = canvas.column(value)
         if column is None:
@@ -376,38 +482,56 @@ def _place(canvas: _Canvas, x: Limits, gutter: int, width: int) -> list[tuple[in
     return placed
 
 
-def _plot_row(canvas: _Canvas, row: int, label: str | None, gutter: int) -> Row:
-    glyphs, roles = canvas.cells(row)
-    if gutter:
-        bar, tick = "|+" if canvas.ascii else "│┤"
-        text = f"{label or '':>{LABEL_COLUMNS - 1}}".ljust(LABEL_COLUMNS) + (bar if label is None else tick)
-        glyphs, roles = [*text, *glyphs], [Role.LABEL] * LABEL_COLUMNS + [Role.AXIS] + roles
-    return _spans(glyphs, roles)
+def _with_label(text: str, paints: bytes, label: str | None, gutter: int, ascii: bool) -> tuple[str, bytes]:
+    """A row of the plot with what stands left of it."""
+    if not gutter:
+        return text, paints
+    bar, tick = "|+" if ascii else "│┤"
+    margin, axis = f"{label or '':>{LABEL_COLUMNS - 1}}".ljust(LABEL_COLUMNS), bar if label is None else tick
+    return margin + axis + text, _painted(margin, Role.LABEL) + _painted(axis, Role.AXIS) + paints
+
+
+def _axis(canvas: _Canvas, ticks: Iterable[int], cursor: int | None, width: int) -> Row:
+    """The line below the plot."""
+    line, tick, corner, here = "-++|" if canvas.ascii else "─┬└┴"
+    gutter = width - canvas.columns
+    axis = [" "] * (gutter - 1) + [corner] * bool(gutter) + [line] * canvas.columns
+    for column in ticks:
+        axis[column] = tick
+    text = "".join(axis)
+    paints = bytearray(_painted(text, Role.AXIS))
+    if cursor is not None:
+        at = gutter + cursor
+        text = text[:at] + ("┼" if text[at] == "┬" else here) + text[at + 1 :]
+        paints[at] = _paint(Role.CURSOR)
+    return _spans(text, paints)
 
 
 def _rail(canvas: _Canvas, marks: Iterable[Mark], gutter: int) -> Row:
-    glyphs, roles = [" "] * (gutter + canvas.columns), [Role.LABEL] * (gutter + canvas.columns)
+    glyphs, paints = [" "] * (gutter + canvas.columns), bytearray(gutter + canvas.columns)
     severity = list(MarkKind)
     for mark in sorted(marks, key=lambda mark: -severity.index(mark.kind)):
         column = canvas.column(mark.x)
         if column is not None:
             glyphs[gutter + column] = mark.kind.ascii_glyph if canvas.ascii else mark.kind.glyph
-            roles[gutter + column] = mark.kind.role
-    return _spans(glyphs, roles)
+            paints[gutter + column] = _paint(mark.kind.role)
+    return _spans("".join(glyphs), paints, Role.LABEL)
 
 
-def _spans(glyphs: Sequence[str], roles: Sequence[Role]) -> Row:
-    """Join neighbours of one role; a blank takes the role it stands next to."""
-    spans: list[Span] = []
-    text, current = "", roles[0]
-    for glyph, role in zip(glyphs, roles, strict=True):
-        if role is not current and glyph != " ":
-            if text and not text.isspace():
-                spans.append((text, current))
-                text = ""
-            current = role
-        text += glyph
-    return *spans, (text, current)
+_SPAN = re.compile(rb"\0*([^\0])(?:\1|\0)*", re.DOTALL)
+"""Paints of one kind; blanks go with what stands before them, at the start of a row with what comes."""
+
+
+def _spans(text: str, paints: bytes | bytearray, blank: Role = Role.AXIS) -> Row:
+    """Join neighbours of one role; a row of blanks only is one span of the role `blank`."""
+    spans = [(text[slice(*match.span())], _PAINTS[match[1][0] - 1]) for match in _SPAN.finditer(paints)]
+    return tuple(spans) or ((text, blank),)
+
+
+def _painted(text: str, role: Role) -> bytes:
+    """The paints of a text in one role."""
+    paint = _paint(role)
+    return bytes([_BLANK if glyph == " " else paint for glyph in text])
 
 
 # --- one row ------------------------------------------------------------------------------------------------

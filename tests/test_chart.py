@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cbmon.axes import Limits, ticks, x_limits, y_limits
+from cbmon.axes import Limits, Window, ticks, window_limits, x_limits, y_limits
 from cbmon.chart import (
     CURVE_GLYPHS,
     CURVE_ROLES,
@@ -21,6 +21,9 @@ from cbmon.chart import (
     Role,
     Row,
     chart,
+    column_of,
+    epoch_at,
+    fit_y,
     lr_strip,
     sparkbar,
 )
@@ -29,8 +32,8 @@ from cbmon.units import short, short_lr
 nan, inf = math.nan, math.inf
 
 
-def curve(y: Sequence[float | None], *, dashed: bool = False, letter: str = "") -> Curve:
-    return Curve(label="loss", x=range(1, len(y) + 1), y=y, dashed=dashed, letter=letter)
+def curve(y: Sequence[float | None], *, dashed: bool = False, letter: str = "", steps: bool = False) -> Curve:
+    return Curve(label="loss", x=range(1, len(y) + 1), y=y, dashed=dashed, letter=letter, steps=steps)
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
@@ -122,9 +125,170 @@ def test_letters_stand_behind_the_ends_and_make_room_for_each_other() -> None:
     both = [curve([1] * 4, letter="a"), curve([1] * 4, letter="b")]
     assert lines(chart(both, width=24, height=6, x_limits=(1, 8), y_limits=(0, 2)))[:4] == [
         "    2 ┤                 ",
-        "      │        b        ",
-        "      │⠉⠉⠉⠉⠉⠉⠉⠁a        ",
+        "      │                 ",
+        "      │⠉⠉⠉⠉⠉⠉⠉⠁ab       ",
         "    0 ┤                 ",
+    ]
+
+
+def test_letters_at_the_right_edge_stand_where_no_curve_is() -> None:
+    curves = [
+        curve([2 - 0.3 * run - 0.1 * epoch for epoch in range(10)], letter="abc"[run]) for run in range(3)
+    ]
+    assert lines(chart(curves, width=40, height=10, x_limits=(1, 10))) == [
+        "  2.0 ┤⣀                                ",
+        "      │ ⠉⠉⠒⠢⠤⢄⣀                         ",
+        "      │⠒⠒⠤⠤⢄⣀⡀ ⠉⠉⠑⠒⠒⠤⠤⢄⣀⡀               ",
+        "  1.5 ┤⠤⣀⣀   ⠈⠉⠑⠒⠤⠤⣀⣀   ⠈⠉⠒⠒⠤⠤⣀⡀       a",
+        "      │   ⠉⠉⠑⠒⠒⠤⠤⢄⣀  ⠉⠉⠑⠒⠒⠤⠤⣀⡀ ⠈⠉⠉⠑⠒⠒⠤⠤⣀",
+        "  1.0 ┤            ⠉⠉⠒⠒⠢⠤⠤⣀⣀ ⠈⠉⠉⠒⠒⠢⠤⠤⣀⣀ ",
+        "      │                     ⠉⠉⠒⠢⠤⢄⣀⡀ cb⠉",
+        "  0.5 ┤                            ⠈⠉⠉⠒⠒",
+        "      └┬──┬───────┬──────┬──────┬──────┬",
+        "       1  2       4      6      8     10",
+    ]
+
+
+def test_zoomed_curves_have_their_letters_where_they_leave() -> None:
+    curves = [
+        curve([2 - 0.3 * run - 0.1 * epoch for epoch in range(10)], letter="abc"[run]) for run in range(3)
+    ]
+    assert lines(chart(curves, width=40, height=10, x_limits=(3, 6))) == [
+        "  2.0 ┤                                 ",
+        "      │⠒⠒⠤⠤⠤⠤⣀⣀⣀⡀                       ",
+        "      │         ⠈⠉⠉⠉⠉⠒⠒⠒⠒⠒⠤⠤⠤⠤⢄⣀⣀⣀     a",
+        "  1.5 ┤⠒⠒⠤⠤⠤⠤⣀⣀⣀⡀                 ⠉⠉⠉⠉⠒⠒",
+        "      │         ⠈⠉⠉⠉⠉⠒⠒⠒⠒⠒⠤⠤⠤⠤⢄⣀⣀⣀     b",
+        "      │⠒⠒⠒⠤⠤⠤⠤⠤⢄⣀⣀⣀⣀              ⠉⠉⠉⠉⠒⠒",
+        "  1.0 ┤             ⠉⠉⠉⠑⠒⠒⠒⠤⠤⠤⠤⢄⣀⣀⣀⣀⣀  c",
+        "      │                              ⠉⠉⠉",
+        "      └┬──────────┬─────────┬──────────┬",
+        "       3          4         5          6",
+    ]
+
+
+def test_eight_letters_of_equal_curves_hide_neither_each_other_nor_the_curve() -> None:
+    curves = [curve([1] * 10, letter=letter) for letter in "abcdefgh"]
+    assert lines(chart(curves, width=40, height=6, x_limits=(1, 10), y_limits=(0, 2)))[:4] == [
+        "    2 ┤                               hg",
+        "      │                              eca",
+        "      │⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉",
+        "    0 ┤                              fdb",
+    ]
+
+
+def test_a_curve_can_have_the_colour_of_another_place() -> None:
+    first, second = (
+        Curve(label="", x=[1, 2], y=[at, at], number=number) for at, number in ((1, 9), (2, None))
+    )
+    roles = [role for row in chart([first, second], width=20, height=6) for _, role in row]
+    assert [role for role in roles if role in CURVE_ROLES] == [Role.CURVE1, Role.CURVE1]
+
+
+# --- the cursor
+
+
+def test_the_cursor_is_a_line_behind_the_curves_and_a_mark_on_the_axis() -> None:
+    rows = chart([FALLING], width=40, height=8, x_limits=(1, 12), y_limits=(0, 2.5), cursor=6)
+    assert lines(rows) == [
+        "      │⢆              │                 ",
+        "    2 ┤ ⠑⢄            │                 ",
+        "      │   ⠑⠤⡀         │                 ",
+        "    1 ┤     ⠈⠢⠤⡀      │                 ",
+        "      │        ⠈⠉⠉⠒⠒⠢⠤⠤⢄⣀⣀⣀⣀            ",
+        "    0 ┤               │                 ",
+        "      └┬───────────┬──┴──────────┬──────",
+        "       1           5            10      ",
+    ]
+    assert rows[2][-1] == ("│                 ", Role.DIM)
+    assert rows[6][1] == ("┴", Role.CURSOR)
+
+
+def test_the_cursor_in_ascii_and_on_a_tick() -> None:
+    rows = chart([FALLING], width=40, height=8, x_limits=(1, 12), y_limits=(0, 2.5), cursor=5, ascii=True)
+    assert lines(rows) == [
+        "      |*           |                    ",
+        "    2 + **         |                    ",
+        "      |   **       |                    ",
+        "    1 +     ****** |                    ",
+        "      |           **********            ",
+        "    0 +            |                    ",
+        "      ++-----------|-------------+------",
+        "       1           5            10      ",
+    ]
+    rows = chart([FALLING], width=40, height=8, x_limits=(1, 12), y_limits=(0, 2.5), cursor=5)
+    assert lines(rows)[6] == "      └┬───────────┼─────────────┬──────"
+
+
+@pytest.mark.parametrize("cursor", [0, 13, nan, inf])
+def test_a_cursor_outside_is_not_drawn(cursor: float) -> None:
+    plain = chart([FALLING], width=40, height=8, x_limits=(1, 12))
+    assert chart([FALLING], width=40, height=8, x_limits=(1, 12), cursor=cursor) == plain
+
+
+@given(st.integers(2, 120), st.integers(1, 50), st.integers(1, 400), st.booleans(), st.data())
+def test_columns_and_epochs_lead_to_each_other(
+    width: int, first: int, epochs: int, ascii: bool, data: st.DataObject
+) -> None:
+    limits = (float(first), float(first + epochs))
+    column = data.draw(st.integers(-2, width + 1))
+    epoch = epoch_at(column, width, limits, ascii=ascii)
+    gutter = 7 if width >= 16 else 0
+    assert (epoch is None) == (not gutter <= column < width)
+    if epoch is not None:
+        assert limits[0] <= epoch <= limits[1]
+        there = column_of(epoch, width, limits, ascii=ascii)
+        assert there is not None
+        assert abs(there - column) <= 1 + (width - gutter) / epochs / 2
+    some = data.draw(st.integers(first, first + epochs))
+    at = column_of(some, width, limits, ascii=ascii)
+    assert at is not None
+    back = epoch_at(at, width, limits, ascii=ascii)
+    assert back is not None
+    assert abs(back - some) <= 1 + epochs / (width - gutter - 1) / 2
+    if width - gutter > 2 * epochs:
+        assert back == some, "a click on a point reads that point"
+
+
+# --- the learning rate: steps in a few rows
+
+FLOAT32_RATES = [0.0010000000474974513] * 12 + [9.999999747378752e-05] * 8 + [9.999999747378752e-06] * 4
+
+
+def test_a_learning_rate_in_three_rows() -> None:
+    rate = curve(FLOAT32_RATES, steps=True)
+    assert lines(chart([rate], width=40, height=3, x_limits=(1, 32), log=True, axis=False)) == [
+        " 1e-3 ┤⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⢹                    ",
+        "      │            ⠸⠤⠤⠤⠤⠤⠤⠤⠤⡄           ",
+        " 1e-5 ┤                     ⣇⣀⣀⡀        ",
+    ]
+    assert lines(chart([rate], width=40, height=4, x_limits=(1, 32), log=True, axis=False, ascii=True)) == [
+        " 1e-3 +*************                    ",
+        "      |            *                    ",
+        "      |            **********           ",
+        " 1e-5 +                     ****        ",
+    ]
+    assert lines(chart([rate], width=40, height=5, x_limits=(1, 32), log=True))[3:] == [
+        "      └┬────────┬──────────┬─────────┬──",
+        "       1       10         20        30  ",
+    ]
+
+
+def test_steps_with_a_gap_and_dotted() -> None:
+    values = [1, 3, None, 2, 2, 0, 2]
+    assert lines(chart([curve(values, steps=True)], width=40, height=6, y_limits=(0, 4)))[:4] == [
+        "    4 ┤                                 ",
+        "    3 ┤     ⢸                           ",
+        "    1 ┤⣀⣀⣀⣀⣀⣸          ⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⡇    ⢸",
+        "    0 ┤                           ⣇⣀⣀⣀⣀⣸",
+    ]
+    assert lines(chart([curve(values, steps=True, dashed=True)], width=40, height=6, y_limits=(0, 4)))[
+        :4
+    ] == [
+        "    4 ┤                                 ",
+        "    3 ┤     ⠨                           ",
+        "    1 ┤⡀⡀⡀⡀⡀⣨          ⠁⠁⠁⠁⠁⠁⠁⠁⠁⠁⠁⠅    ⠨",
+        "    0 ┤                           ⡅⡀⡀⡀⡀⣨",
     ]
 
 
@@ -236,6 +400,106 @@ def test_y_limits_move_only_the_side_that_is_left() -> None:
     assert y_limits([[1, 2]], log=True, previous=(0, 9)) == (1, 2), "limits of the linear axis do not count"
 
 
+def test_y_limits_on_a_log_axis_do_not_see_that_keras_rounds_to_float32() -> None:
+    assert y_limits([FLOAT32_RATES], log=True) == pytest.approx((1e-5, 1e-3))
+    assert y_limits([FLOAT32_RATES[:20]], log=True) == pytest.approx((1e-4, 1e-3))
+
+
+def test_y_limits_of_curves_in_view_widen_until_they_are_fitted_anew() -> None:
+    run = [curve([100, 10, 3, 2, 1, 1, 1, 5])]
+    for log, steps in ((False, [(0.5, 3.5), (0.5, 12.0), (0.0, 12.0)]), (True, [(1, 5), (1, 10), (0.2, 10)])):
+        zoomed = fit_y(run, (3, 7), log=log)
+        assert zoomed == pytest.approx(steps[0])
+        panned = fit_y(run, (2, 6), log=log, previous=zoomed)
+        assert panned == pytest.approx(steps[1])
+        assert fit_y(run, (3, 7), log=log, previous=panned) == panned, "limits only widen"
+        assert fit_y([curve([*run[0].y, 0.2])], (3, 9), log=log, previous=panned) == pytest.approx(steps[2])
+        assert fit_y(run, (3, 7), log=log) == zoomed, "fitted anew"
+        assert fit_y(run, (20, 30), log=log, previous=zoomed) == zoomed, "nothing in view"
+    assert fit_y(run, (20, 30)) is None
+
+
+def test_a_chart_without_y_limits_takes_those_of_what_is_in_view() -> None:
+    labels = [
+        row[:6].strip()
+        for row in lines(chart([curve([100, 10, 3, 2, 1])], width=30, height=9, x_limits=(3, 5)))
+    ]
+    assert [label for label in labels if label] == ["3", "2", "1"]
+
+
+# --- a window on the epochs
+
+
+def test_zooming_keeps_what_is_read_and_ends_at_four_epochs_and_at_the_whole() -> None:
+    bounds, window, seen = (1.0, 200.0), None, []
+    for _ in range(8):
+        window = Window.zoomed(window, 2, 41, bounds, newest=41)
+        seen.append(window_limits(window, bounds, 41))
+    assert seen == [(21, 120), (31, 80), (36, 60), (38, 50), (40, 46), (40, 43), (40, 43), (40, 43)]
+    for _ in range(7):
+        window = Window.zoomed(window, 0.5, 41, bounds, newest=41)
+        seen.append(window_limits(window, bounds, 41))
+    assert seen[8:] == [(39, 45), (37, 49), (33, 57), (25, 73), (9, 105), (1, 193), (1, 200)]
+    assert window is None
+    assert Window.zoomed(None, 0.5, 41, bounds, newest=41) is None
+    assert Window.zoomed(None, 2, 1, (1, 4), newest=1) is None, "nothing to zoom"
+
+
+def test_a_window_with_the_newest_epoch_follows_it_in_strides() -> None:
+    window = Window(21, 41, follows=True)
+    shown = [window_limits(window, (1, 200), newest) for newest in (30, 41, 42, 46, 47, 200)]
+    assert shown == [(21, 41), (21, 41), (26, 46), (26, 46), (31, 51), (180, 200)]
+    fixed = Window(21, 41, follows=False)
+    assert window_limits(fixed, (1, 200), 150) == (21, 41)
+
+
+def test_panning_stops_at_the_bounds_and_follows_again_at_the_newest_epoch() -> None:
+    window = Window(21, 41, follows=True)
+    back = window.panned(-0.5, (1, 200), newest=41)
+    assert back == Window(11, 31, follows=False)
+    assert back.panned(-math.inf, (1, 200), newest=41) == Window(1, 21, follows=False)
+    assert back.panned(0.5, (1, 200), newest=41) == window
+    assert back.panned(math.inf, (1, 200), newest=41) == Window(180, 200, follows=False)
+    assert Window(10, 13, follows=False).panned(0.1, (1, 200), newest=41).first == 11, "at least an epoch"
+
+
+def test_a_window_moves_to_show_an_epoch() -> None:
+    window = Window(21, 41, follows=False)
+    found = [window.showing(epoch, (1, 200), newest=60) for epoch in (30, 20, 45, 60, 999)]
+    assert [(one.first, one.last) for one in found] == [(21, 41), (20, 40), (25, 45), (40, 60), (180, 200)]
+    assert [one.follows for one in found] == [False, False, False, True, False]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["zoom", "pan", "show"]), st.floats(-3, 3) | st.sampled_from([inf, -inf])),
+        max_size=20,
+    ),
+    st.integers(1, 300),
+    st.none() | st.integers(1, 400),
+)
+def test_a_window_lies_within_the_bounds_whatever_is_done_while_the_run_grows(
+    steps: list[tuple[str, float]], newest: int, planned: int | None
+) -> None:
+    window: Window | None = None
+    bounds = x_limits(1, newest, planned)
+    for action, by in steps:
+        if action == "zoom":
+            window = Window.zoomed(window, 2 if by > 0 else 0.5, max(-1e9, min(1e9, by)) * 40, bounds, newest)
+        elif window and action == "pan":
+            window = window.panned(by, bounds, newest)
+        elif window:
+            window = window.showing(max(-1e9, min(1e9, by)) * 40, bounds, newest)
+        followed = window is not None and window.follows
+        newest += 7
+        bounds = x_limits(1, newest, planned, bounds)
+        low, high = window_limits(window, bounds, newest)
+        assert bounds[0] <= low < high <= bounds[1]
+        assert (low, high) == (round(low), round(high)), "whole epochs"
+        assert window is None or high - low >= min(3, bounds[1] - bounds[0])
+        assert not followed or low <= newest <= high
+
+
 def test_x_limits_are_the_plan_or_widen_by_half() -> None:
     assert x_limits(1, 3, planned=200) == (1, 200)
     assert x_limits(1, 200, planned=200) == (1, 200)
@@ -258,7 +522,7 @@ TICKS = [
     ((1234500, 1234900, 5), ["~1.2e6", "+100", "+200", "+300", "+400"]),
     ((0.2, 5, 9, True), ["0.2", "0.5", "1", "2", "5"]),
     ((0.2, 5, 3, True), ["0.2", "1", "5"]),
-    ((1e-4, 1, 5, True), ["1e-4", "0.001", "0.01", "0.1", "1"]),
+    ((1e-4, 1, 5, True), ["1e-4", "1e-3", "0.01", "0.1", "1"]),
     ((1e-8, 1e27, 8, True), ["1e-5", "1", "1e5", "1e10", "1e15", "1e20", "1e25"]),
     ((0.31, 0.32, 4, True), ["0.310", "0.315", "0.320"]),
     ((1, 3, 9, False, True), ["1", "2", "3"]),
@@ -344,7 +608,16 @@ def any_curve(draw: st.DrawFn) -> Curve:
     x: Sequence[float] = range(1, len(y) + 1)
     if draw(st.booleans()):
         x = draw(st.lists(numbers | st.floats(0, 50), min_size=len(y), max_size=len(y)))
-    return Curve(label="", x=x, y=y, dashed=draw(st.booleans()), letter=draw(st.sampled_from(["", "a"])))
+    return Curve(
+        label="",
+        x=x,
+        y=y,
+        x_offset=draw(st.sampled_from([0, 1])),
+        dashed=draw(st.booleans()),
+        steps=draw(st.booleans()),
+        letter=draw(st.sampled_from(["", "a"])),
+        number=draw(st.none() | st.integers(0, 20)),
+    )
 
 
 @settings(deadline=None)
@@ -358,8 +631,10 @@ def any_curve(draw: st.DrawFn) -> Curve:
     ascii=st.booleans(),
     marks=st.none()
     | st.lists(st.builds(Mark, numbers | st.floats(0, 40), st.sampled_from(MarkKind)), max_size=9),
+    axis=st.booleans(),
+    cursor=st.none() | numbers | st.floats(0, 40),
 )
-@example([curve([1.7976931348623157e308])], 1, 1, (1, 1), (-1e300, 1e300), False, True, None)
+@example([curve([1.7976931348623157e308])], 1, 1, (1, 1), (-1e300, 1e300), False, True, None, True, None)
 def test_any_values_at_any_size_fill_exactly_that_size(
     curves: list[Curve],
     width: int,
@@ -369,9 +644,20 @@ def test_any_values_at_any_size_fill_exactly_that_size(
     log: bool,
     ascii: bool,
     marks: list[Mark] | None,
+    axis: bool,
+    cursor: float | None,
 ) -> None:
     rows = chart(
-        curves, width=width, height=height, x_limits=x, y_limits=y, log=log, ascii=ascii, marks=marks
+        curves,
+        width=width,
+        height=height,
+        x_limits=x,
+        y_limits=y,
+        log=log,
+        ascii=ascii,
+        marks=marks,
+        axis=axis,
+        cursor=cursor,
     )
     assert len(rows) == height
     for row in rows:
@@ -448,6 +734,17 @@ def test_a_new_epoch_changes_nothing_left_of_the_last_one(
 def test_every_curve_with_a_value_shows(y: list[float]) -> None:
     assert plot(y, True, max(len(y), 2))
     assert plot([None, y[0], None], True, 3), "a lone point between gaps"
+
+
+@given(st.lists(st.lists(unit, min_size=1, max_size=30), min_size=1, max_size=8), st.integers(20, 60))
+def test_letters_take_blank_cells_as_long_as_there_are_some(runs: list[list[float]], width: int) -> None:
+    def drawn(letters: Sequence[str]) -> str:
+        curves = [curve(run, letter=letter) for run, letter in zip(runs, letters, strict=False)]
+        return "".join(lines(chart(curves, width=width, height=12, x_limits=(1, 30), y_limits=(0, 1.5))))
+
+    with_letters, without = drawn("abcdefgh"), drawn([""] * 8)
+    assert "".join(sorted(filter(str.isalpha, with_letters))) == "abcdefgh"[: len(runs)]
+    assert without == "".join(" " if glyph.isalpha() else glyph for glyph in with_letters)
 
 
 @given(st.lists(values, min_size=2, max_size=6), st.booleans())
