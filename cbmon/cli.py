@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import IO, Any
 
@@ -40,18 +40,59 @@ def commands() -> None:
 @click.option(
     "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
 )
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="CALL",
+    help="An EarlyStopping or ReduceLROnPlateau to follow beside the run: 'EarlyStopping(patience=5)'.",
+)
+@click.option("--max-fps", type=click.FloatRange(0.1, 60), default=10, help="Pictures a second at most (10).")
 @click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
 def watch(
-    paths: tuple[str, ...], once: bool, plain: bool, poll: bool, epochs: int | None, is_ascii: bool
+    paths: tuple[str, ...],
+    once: bool,
+    plain: bool,
+    poll: bool,
+    epochs: int | None,
+    policies: tuple[str, ...],
+    max_fps: float,
+    is_ascii: bool,
 ) -> int:
     """Follow training live: runs, curves, learning rate, alerts. PATH defaults to the current folder."""
     from cbmon.sources import Follower
 
     paths = paths or (".",)
     _require_paths(paths)
+    make_policies = _policies(policies)
     if once:
         return _print_frame(paths, epochs, is_ascii or not _speaks_utf8(sys.stdout))
-    return _follow(Follower(paths, poll=poll), plain=plain, planned=epochs, is_ascii=is_ascii)
+    return _follow(
+        Follower(paths, poll=poll),
+        plain=plain,
+        planned=epochs,
+        is_ascii=is_ascii,
+        policies=make_policies,
+        max_fps=max_fps,
+    )
+
+
+def _policies(texts: Sequence[str]) -> Callable[[], Sequence[Any]]:
+    """What makes the policies to follow beside each run; they are tried once, so that a bad CALL is told here."""
+    if not texts:
+        return tuple
+    from cbmon.profiles import find_profile
+    from cbmon.replay.calls import parse_calls
+    from cbmon.replay.shadow import Shadow
+
+    profile, _ = find_profile()
+    calls = [call for text in texts for call in parse_calls(text, profile)]
+
+    def make() -> Sequence[Any]:
+        return [Shadow(call, profile) for call in calls]
+
+    make()
+    return make
 
 
 @commands.command()
@@ -189,6 +230,34 @@ def replay(
 
 
 @commands.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
+def doctor(paths: tuple[str, ...], is_ascii: bool) -> int:
+    """Tell what will work here and what will not: files, terminal, GPU, Keras. PATH defaults to the current folder.
+
+    It tries whether changes of files are told, with a file of its own that it takes away again.
+    """
+    import shutil
+
+    from cbmon import doctor as doctors
+    from cbmon.mounts import read_mounts
+    from cbmon.views import ascii_only
+
+    size = shutil.get_terminal_size((80, 24))
+    terminal = doctors.Terminal(
+        is_tty=sys.stdin.isatty() and sys.stdout.isatty(),
+        encoding=getattr(sys.__stderr__, "encoding", None) or "",  # Textual draws there
+        size=(size.columns, size.lines),
+        environment=os.environ,
+    )
+    facts = doctors.gather(paths or (".",), read_mounts(), terminal)
+    is_narrow = is_ascii or not _speaks_utf8(sys.stdout)
+    for line in doctors.lines(doctors.findings(facts)):
+        click.echo(ascii_only(line) if is_narrow else line)
+    return ExitCode.OK
+
+
+@commands.command()
 @click.argument("folder", required=False, type=click.Path(file_okay=False))
 @click.option("--plain", is_flag=True, help="Lines instead of a screen, as also without a terminal.")
 @click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
@@ -284,7 +353,7 @@ def _has_screen() -> bool:
     )
 
 
-def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool) -> int:
+def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, **screen: Any) -> int:
     """Watch until the user ends it: on the screen, or in lines where there is none."""
     if plain or not _has_screen():
         from cbmon.plain import follow
@@ -293,10 +362,15 @@ def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool) 
         is_narrow = is_ascii or not _speaks_utf8(sys.stdout)
         follow(follower, lambda line: _say_line(ascii_only(line) if is_narrow else line), planned, time.time)
         return ExitCode.OK
+    import gc
+
+    gc.disable()  # until the first picture, then the app has it again: 10 ms
+    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")  # whole lines: a tenth of the bytes; read at import
     from cbmon.tui.app import WatchApp
 
     # Textual draws on stderr.
-    app = WatchApp(follower, planned=planned, is_ascii=is_ascii or not _speaks_utf8(sys.__stderr__))
+    is_narrow = is_ascii or not _speaks_utf8(sys.__stderr__)
+    app = WatchApp(follower, planned=planned, is_ascii=is_narrow, **screen)
     try:
         app.run()
     finally:
@@ -328,7 +402,7 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
     """`watch --once`: one frame as wide and high as the terminal."""
     import shutil
 
-    from cbmon import frame, views
+    from cbmon import frame, plots, views
 
     runs, skipped = _load(paths)
     by_path = {log.path: run for log, run in runs}
@@ -338,7 +412,7 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
     first = by_path[next(iter(ordered))] if ordered else None
     rows = frame.frame(
         shown,
-        views.chart_view(first, planned=planned) if first else None,
+        plots.chart_view(first, planned=planned) if first else None,
         views.alert_lines(first) if first else [],
         " ".join(map(printable, paths)),
         width,

@@ -5,13 +5,27 @@ Every function gives rows of exactly `width` columns, from view values and a siz
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
-from cbmon.axes import LABEL_COLUMNS, x_limits
-from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Role, Row, Span, chart, lr_strip, sparkbar
+from cbmon.axes import LABEL_COLUMNS, Limits, sane
+from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Curve, Role, Row, Span, chart, fit_y, lr_strip, sparkbar
+from cbmon.plots import GREY, ChartView, latest, reading
+from cbmon.plots import x_limits as all_epochs
 from cbmon.rules import Severity, Status
+from cbmon.strokes import Scale
+from cbmon.thin import extremes
 from cbmon.units import UNKNOWN, cells, clock, fit, short, short_lr
-from cbmon.views import ChartView, FactsView, RunView, ascii_only, needs_you_line
+from cbmon.views import (
+    EpochsView,
+    FactsView,
+    RunView,
+    ascii_only,
+    best_runs,
+    needs_you_line,
+    summary_cells,
+)
 
 NAME_MAX = 28
 """Columns for a run's name: more would push its numbers off a screen of 80."""
@@ -25,10 +39,22 @@ MIDDLE_MIN = 12
 """Columns for the bar or the state in words, below which the metric goes."""
 MIDDLE_MAX = 48
 """More would put a run's numbers too far from its name."""
+SUMMARY_MIN = 4
+"""Columns of the table of all runs that stay: name, state, epoch and best."""
 RUNS_SHARE = 3
 """The list of runs takes at most one third of the screen's height."""
 ALERTS_SHARE = 6
 """The alerts below the chart take at most one sixth of it."""
+
+STRIP_MAX = 4
+"""Callbacks told below the chart; with more the chart would go."""
+OLD_S = 6 * 3600.0
+"""Quiet for longer than this is old news: few epochs take six hours."""
+BAND_FROM = 22
+"""Rows of the chart's panel from which the learning rate and the other metrics get small charts below it."""
+BAND_ROWS = 8
+SMALL_MIN = 36
+"""Columns of a small chart."""
 
 GUTTER = LABEL_COLUMNS + 1
 """Columns left of a chart's plot: labels and the axis."""
@@ -80,6 +106,8 @@ def runs(
     """
     indices = visible(len(views), height, cursor)
     first, shown = indices.start, views[indices.start : indices.stop]
+    best = best_runs(views)
+    marks = _column([view.letter for view in shown])
     epochs = _column(["" if view.epochs_text == UNKNOWN else view.epochs_text for view in shown])
     metrics = _metrics(shown, width // METRIC_SHARE)
     words = max((MIDDLE_MIN if _has_bar(view) else cells(view.word) for view in shown), default=0)
@@ -87,7 +115,13 @@ def runs(
     names = max((cells(view.name) for view in shown), default=0)
     for done in ("done ≈ ", "≈ "):
         times = _column([_time(view, now, done) for view in shown], right=True)
-        fixed = 3 + sum(2 + cells(column[0]) for column in (epochs, metrics, times) if column) + 2 + 1
+        fixed = (
+            3
+            + bool(marks)
+            + sum(2 + cells(column[0]) for column in (epochs, metrics, times) if column)
+            + 2
+            + 1
+        )
         if fixed + min(names, NAME_MAX) + words <= width:
             break
     name_width = min(names, NAME_MAX, max(NAME_MIN, width - fixed - words))
@@ -99,10 +133,11 @@ def runs(
     middle = max(0, min(middle, MIDDLE_MAX))
     rows = []
     for index, view in enumerate(shown):
-        role = Role.NEEDS if view.needs_you else (_STATE_ROLES[view.status] if view.status else Role.NEEDS)
+        role = _state_role(view, now)
         at = first + index == cursor
         spans: list[Span] = [
             ("▸" if at else " ", Role.CURSOR),
+            *([(marks[index], mark_role(view.mark))] if marks else []),
             (view.glyph + " ", role),
             (_fit_name(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
         ]
@@ -110,15 +145,111 @@ def runs(
             spans.append((epochs[index] + "  ", Role.TEXT))
         spans += _middle(view, middle, role)
         if metrics:
-            spans.append(("  " + metrics[index], Role.TEXT))
+            spans.append(("  " + metrics[index], Role.GOOD if first + index in best else Role.TEXT))
         if times:
             spans.append(("  " + times[index], Role.DIM))
         rows.append(clip(spans, width, ascii))
     if len(rows) < min(len(views), height):
-        above, below = indices.start, len(views) - indices.stop
-        parts = [f"{count} more {where}" for count, where in ((above, "above"), (below, "below")) if count]
-        rows.append(clip([(f"   {', '.join(parts)}", Role.DIM)], width, ascii))
+        rows.append(_more(indices, len(views), width, ascii))
     return tuple(rows)
+
+
+def mark_role(mark: int | None) -> Role:
+    """The colour of a marked run, the same in the list and on the chart."""
+    return Role.TEXT if mark is None else CURVE_ROLES[mark % len(CURVE_ROLES)]
+
+
+def summary(
+    views: Sequence[RunView],
+    width: int,
+    height: int,
+    now: float | None,
+    *,
+    cursor: int | None = None,
+    ascii: bool = False,
+) -> tuple[Row, ...]:
+    """All runs as a table on the whole screen: a heading, then as many as fit around the cursor.
+
+    Where room is short the last columns go first, before the state's words.
+    """
+    indices = visible(len(views), max(0, height - 1), cursor)
+    shown = views[indices.start : indices.stop]
+    best, marks = best_runs(views), _column([view.letter for view in shown])
+    table = summary_cells(shown, now, width // METRIC_SHARE)
+    columns = [_column(texts, right=at >= 2) for at, texts in enumerate(zip(*table, strict=True))]
+    needed = min(cells(columns[0][0]), NAME_MIN) + 2 + min(cells(columns[1][0]), WORDS_MIN)
+    while True:
+        room = width - 1 - 2 * bool(marks) - sum(2 + cells(column[0]) for column in columns[2:])
+        if room >= needed or len(columns) <= SUMMARY_MIN:
+            break
+        columns.pop()
+    name_width = min(cells(columns[0][0]), max(NAME_MIN, room // 2))
+    state_width = max(0, min(cells(columns[1][0]), room - name_width - 2))
+    rows = []
+    for line in range(len(shown) + 1):
+        index = indices.start + line - 1
+        view = shown[line - 1] if line else None
+        at = view is not None and index == cursor
+        role = Role.DIM if view is None else Role.TEXT
+        state = role if view is None else _state_role(view, now)
+        spans: list[Span] = [("▸" if at else " ", Role.CURSOR)]
+        if marks:
+            mark = marks[line - 1] if view else " "
+            spans.append((f"{mark} ", mark_role(view.mark if view else None)))
+        spans.append((_fit_name(columns[0][line].rstrip(), name_width) + "  ", Role.CURSOR if at else role))
+        spans.append((fit(columns[1][line].rstrip(), state_width), state))
+        for number, column in enumerate(columns[2:]):
+            is_best = view is not None and number == 1 and index in best
+            spans.append(("  " + column[line], Role.GOOD if is_best else role))
+        rows.append(clip(spans, width, ascii))
+    if len(shown) < len(views) and height > len(rows):
+        rows.append(_more(indices, len(views), width, ascii))
+    return tuple(rows[:height])
+
+
+def epochs(view: EpochsView, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
+    """A stretch of the epochs as a table, its heading first; columns that have no room are counted."""
+    table = [view.names, *view.rows]
+    columns = [_column(texts, right=True) or [""] * len(table) for texts in zip(*table, strict=True)]
+    room, kept = width - 1, len(columns)
+    widths = [2 + cells(column[0]) for column in columns]
+    while kept and sum(widths[:kept]) > room - (0 if kept == len(columns) else len(_left_out(columns, kept))):
+        kept -= 1
+    rows = []
+    for line in range(len(table)):
+        is_heading, at = line == 0, view.cursor is not None and line - 1 == view.cursor
+        text = "".join("  " + column[line] for column in columns[:kept])
+        if is_heading and kept < len(columns):
+            text += _left_out(columns, kept)
+        role = Role.DIM if is_heading else Role.CURSOR if at else Role.TEXT
+        rows.append(clip([("▸" if at else " ", Role.CURSOR), (text, role)], width, ascii))
+    return tuple(rows[:height])
+
+
+def _left_out(columns: Sequence[object], kept: int) -> str:
+    return f"  +{len(columns) - kept}"
+
+
+def _more(shown: range, count: int, width: int, ascii: bool) -> Row:
+    """How many runs are above and below those shown."""
+    parts = [
+        f"{more} more {where}"
+        for more, where in ((shown.start, "above"), (count - shown.stop, "below"))
+        if more
+    ]
+    return clip([(f"   {', '.join(parts)}", Role.DIM)], width, ascii)
+
+
+def _state_role(view: RunView, now: float | None) -> Role:
+    """Red, amber or green; a log that cannot tell that it ended is dim once it is old."""
+    if (
+        view.status is Status.QUIET
+        and view.since is not None
+        and now is not None
+        and now - view.since > OLD_S
+    ):
+        return Role.DIM
+    return Role.NEEDS if view.needs_you or view.status is None else _STATE_ROLES[view.status]
 
 
 def visible(count: int, height: int, cursor: int | None) -> range:
@@ -131,44 +262,170 @@ def visible(count: int, height: int, cursor: int | None) -> range:
 
 
 def curves(
-    view: ChartView, name: str, width: int, height: int, *, log: bool | None = None, ascii: bool = False
-) -> tuple[Row, ...]:
-    """The chart of one metric with its title and legend above and the learning rate below.
+    view: ChartView,
+    name: str,
+    width: int,
+    height: int,
+    *,
+    log: bool | None = None,
+    x_limits: Limits | None = None,
+    y_before: Limits | None = None,
+    epoch: int | None = None,
+    others: Sequence[ChartView] = (),
+    ascii: bool = False,
+) -> tuple[tuple[Row, ...], Limits | None]:
+    """The chart of one metric: title and legend, or what is read at an epoch, above; the learning rate below.
 
     Args:
         view: What to draw.
-        name: The run's name, for the title.
+        name: The run's name, for the title; "" where several runs are shown.
         width: Columns.
         height: Rows.
         log: Logarithmic y axis; None: if the values span decades.
+        x_limits: Epochs shown; None: all.
+        y_before: The y limits of the last drawing of the same picture: they only widen.
+        epoch: The epoch that is read, 1-based.
+        others: Other metrics, drawn small below where there is room.
         ascii: For terminals without UTF-8.
+
+    Returns:
+        The rows, and the y limits.
     """
     log = view.spans_decades if log is None else log
-    metric = f"  {view.title}{' (log)' if log else ''}"
-    known = [rate for rate in view.rates if rate is not None]
-    if known:
-        metric += f"   lr {short_lr(known[-1])}"
-    room = max(0, width - _legend_width(view))
-    heading = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1))) + metric
-    legend: list[Span] = [(fit(heading, room), Role.TITLE)]
-    for index, curve in enumerate(view.curves):
-        line = CURVE_GLYPHS[index % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
-        legend += [(f"  {line} ", CURVE_ROLES[index % 8]), (f"{curve.label} ", Role.TEXT)]
-    rate_rows = 1 if known and height > 8 else 0
-    limits = x_limits(view.first, view.last, view.planned)
+    x_limits = x_limits or all_epochs(view)
+    small: list[ChartView] = []
+    if height >= BAND_FROM:
+        small = [*([_rates_view(view, view.rates)] if view.rates else []), *others][: width // SMALL_MIN]
+    has_band = bool(small)
+    rate_rows = BAND_ROWS if has_band else 0 if view.rates is None or height <= 8 else 1
+    y_limits = fit_y(view.curves, x_limits, log=log, previous=y_before)
     body = chart(
         view.curves,
         width=width,
         height=max(0, height - 1 - rate_rows),
-        x_limits=limits,
+        x_limits=x_limits,
+        y_limits=y_limits,
         log=log,
         ascii=ascii,
         marks=view.marks,
+        cursor=epoch,
     )
-    rows = [clip(legend, width, ascii), *body]
-    if rate_rows:
-        rows.append(_rate_row(view, width, limits, ascii))
-    return tuple(rows[:height])
+    rows = [_title_row(view, name, width, log, epoch, ascii), *body]
+    notes = " · ".join(view.notes.get(epoch, ())) if epoch is not None else ""
+    if has_band:
+        rows += _band(small, width, rate_rows, x_limits, epoch, ascii)
+    elif rate_rows:
+        rows.append(_rate_row(view, width, x_limits, ascii))
+    if notes and len(rows) > 2:
+        rows[1] = clip([(" " * GUTTER, Role.TEXT), (notes, Role.LOOK)], width, ascii)
+    return tuple(rows[:height]), y_limits
+
+
+def _band(
+    views: Sequence[ChartView], width: int, height: int, x_limits: Limits, epoch: int | None, ascii: bool
+) -> list[Row]:
+    """Small charts side by side, over the same epochs."""
+    rows: list[Row] = [()] * height
+    for number, view in enumerate(views):
+        columns = (width * (number + 1)) // len(views) - (width * number) // len(views)
+        body = chart(
+            view.curves,
+            width=columns,
+            height=height - 1,
+            x_limits=x_limits,
+            y_limits=fit_y(view.curves, x_limits, log=view.spans_decades),
+            log=view.spans_decades,
+            ascii=ascii,
+            cursor=epoch,
+        )
+        told = latest(view) if epoch is None else reading(view, epoch)
+        values = "".join(f"  {value}" for _, value in told)
+        name = fit(f" {view.title}", min(1 + cells(view.title), max(0, columns - 1 - cells(values))))
+        title: Row = clip([(name, Role.LABEL), (values, Role.TEXT)], columns, ascii)
+        rows = [row + more for row, more in zip(rows, (title, *body), strict=True)]
+    return rows
+
+
+def _rates_view(view: ChartView, rates: Curve) -> ChartView:
+    """The learning rate as a chart of its own."""
+    lowest, highest = extremes(rates.y, slice(rates.count), 0.0) or (0.0, 0.0)
+    return replace(
+        view,
+        title="learning rate",
+        curves=(rates,),
+        names=("lr",),
+        rates=None,
+        spans_decades=lowest < highest,
+        letters=False,
+    )
+
+
+def _title_row(view: ChartView, name: str, width: int, log: bool, epoch: int | None, ascii: bool) -> Row:
+    """Name and metric at the left; the legend, or the values at an epoch, at the right."""
+    metric = f"  {view.title}{' (log)' if log else ''}"
+    if epoch is None:
+        metric += "" if view.rate is None else f"   lr {short_lr(view.rate)}"
+    else:
+        metric += f"   epoch {epoch}"
+    legend = _legend(view, width, cells(name) + 2 + cells(metric), epoch, ascii)
+    room = max(0, width - sum(cells(text) for text, _ in legend))
+    shown = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1)))
+    return clip([(fit(shown + (metric if name else metric[1:]), room), Role.TITLE), *legend], width, ascii)
+
+
+def _legend(view: ChartView, width: int, title: int, epoch: int | None, ascii: bool) -> list[Span]:
+    """What each curve is and its value, beside a title of so many columns; what has no room is counted.
+
+    Values go before the title's end, the title before earlier attempts.
+    """
+    if epoch is not None:
+        read = reading(view, epoch)
+        values = [f"{label} {value}" for label, value in read]
+        if view.letters and sum(6 + cells(value) for value in values) + title > width:
+            values = [f"{curve.letter} {value}" for curve, (_, value) in zip(view.curves, read, strict=False)]
+    else:
+        values = list(view.names) if view.letters else [curve.label for curve in view.curves]
+    entries: list[list[Span]] = []
+    earlier: list[list[Span]] = []
+    for index, text in enumerate(values):
+        if index < len(view.curves):
+            curve = view.curves[index]
+            number = index if curve.number is None else curve.number
+            line = CURVE_GLYPHS[number % 8] * 2 if ascii else ("┄┄" if curve.dashed else "──")
+            kind = earlier if curve.number == GREY and not view.letters else entries
+            kind.append([(f"  {line} ", CURVE_ROLES[number % 8]), (f"{text} ", Role.TEXT)])
+        else:
+            entries.append([(f"  {text} ", Role.TEXT)])
+    entries, now = [*entries, *earlier], len(entries)
+    widths = [sum(cells(text) for text, _ in entry) for entry in entries]
+    for kept in range(len(entries), -1, -1):
+        more = _left_out(entries, kept) + " " if kept < len(entries) else ""
+        beside = title if kept > now else min(title, width // METRIC_SHARE)
+        if kept <= 1 or sum(widths[:kept]) + cells(more) + beside <= width:
+            break
+    return [*(span for entry in entries[:kept] for span in entry), *([(more, Role.DIM)] if more else [])]
+
+
+def strip_rows(lines: Sequence[str], width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
+    """Where the callbacks stand, one a row."""
+    return tuple(clip([(f" {line}", Role.LABEL)], width, ascii) for line in lines[:height])
+
+
+def alerts_page(
+    lines: Sequence[tuple[Severity, str]],
+    name: str,
+    width: int,
+    height: int,
+    first: int = 0,
+    *,
+    ascii: bool = False,
+) -> tuple[Row, ...]:
+    """All alerts and warnings of a run from the `first` one on, under a title."""
+    title = f" {name}  {'alerts and warnings' if lines else 'no alerts, no warnings'}"
+    if first:
+        title += f", from {first + 1} of {len(lines)}"
+    rows = alert_rows(lines[first:], width, height - 1, key="PgDn", ascii=ascii)
+    return (clip([(title, Role.TITLE)], width, ascii), *rows)[: max(0, height)]
 
 
 def alert_rows(
@@ -260,7 +517,7 @@ def frame(
     if not views:
         rows += empty_rows(folder or title, width, room, ascii=ascii)
     elif chart_of:
-        rows += curves(chart_of, views[cursor].name, width, room, ascii=ascii)
+        rows += curves(chart_of, views[cursor].name, width, room, ascii=ascii)[0]
     else:
         rows += [clip([], width)] * room
     return tuple([*rows, *below][:height])
@@ -335,13 +592,17 @@ def _middle(view: RunView, width: int, role: Role) -> list[Span]:
     return [(fit(view.word, width), role)]
 
 
-def _legend_width(view: ChartView) -> int:
-    return sum(6 + cells(curve.label) for curve in view.curves)
-
-
 def _rate_row(view: ChartView, width: int, limits: tuple[float, float], ascii: bool) -> Row:
     """The learning rate in one row, its epochs below those of the chart."""
-    plot = max(0, width - GUTTER)
-    reached = (view.last - limits[0]) / max(1.0, limits[1] - limits[0])
-    strip = lr_strip(view.rates, min(plot, 1 + round(reached * (plot - 1))))
+    plot, sides, strip = max(0, width - GUTTER), 1 if ascii else 2, ""
+    if view.rates and (count := view.rates.count):
+        x, y, offset = view.rates.x, view.rates.y, view.rates.x_offset
+        across = Scale.over(*sane(limits), plot * sides)
+
+        def column_of(epoch: float) -> int:
+            return across.dot(epoch + offset) // sides
+
+        shown = range(min(plot, 1 + column_of(x[count - 1])))
+        rows = (bisect_right(x, column, 0, count, key=column_of) for column in shown)
+        strip = lr_strip([y[row - 1] if row else None for row in rows], len(shown))
     return clip([(fit(" lr", GUTTER), Role.LABEL), (strip, Role.LR)], width, ascii)

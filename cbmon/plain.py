@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cbmon.rules import Alert, Severity, Status, alerts
+from cbmon.rules import Severity, Status, alerts
 from cbmon.run import Run, fold
 from cbmon.sources import Follower, Log, Skipped
 from cbmon.views import (
@@ -31,7 +31,7 @@ class Narrator:
     def __init__(self, say: Callable[[str], None], planned: int | None = None) -> None:
         self._say = say
         self._planned = planned
-        self._told: dict[Path, set[Alert]] = {}
+        self._told: dict[Path, set[object]] = {}
         self._seen: dict[Path, RunView] = {}
         self._refused: dict[Path, Skipped] = {}
 
@@ -58,11 +58,11 @@ class Narrator:
     def _tell_alerts(self, path: Path, run: Run, view: RunView, now: float, *, is_first: bool) -> set[str]:
         """Say the new alerts; gives the kinds of those said."""
         told, found = self._told.get(path, set()), alerts(run)
-        self._told[path] = set(found)
+        self._told[path] = {alert.key for alert in found}
         kinds = set()
         for alert in found:
             is_current = alert.attempt == len(run.attempts) and alert.severity is Severity.ERROR
-            if alert not in told and (is_current or not is_first):
+            if alert.key not in told and (is_current or not is_first):
                 self._say(alert_sentence(view, alert, now))
                 kinds.add(alert.kind)
         return kinds

@@ -76,11 +76,12 @@ def duration(seconds: float | None) -> str:
     """A duration in its natural unit, 2 to 3 digits: 340 µs, 4.2 ms, 12 s, 3.5 min, 7.5 h, 2.1 d; None is "–"."""
     if seconds is None or not isfinite(seconds):
         return UNKNOWN
-    size, unit = abs(seconds), "µs"
-    for limit, scale, name in _DURATIONS:
-        if size < limit:
-            size, unit = seconds * scale, name
-            break
+    if not seconds:
+        return "0 s"
+    scale, unit = next((scale, unit) for limit, scale, unit in _DURATIONS if abs(seconds) < limit)
+    size = seconds * scale
+    if abs(size) >= 99_999.5:
+        return f"{exponent(size, 3)} {unit}"
     return f"{size:.0f} {unit}" if abs(size) >= 9.95 else f"{size:.1f} {unit}"
 
 

@@ -6,19 +6,20 @@ Epochs are 0-based in the JSON documents and 1-based in everything people read.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 from typing import Any, TypeVar
 
-from cbmon.chart import Curve, Mark, MarkKind
+from cbmon.chart import MarkKind
 from cbmon.events import CallbackState, CheckpointSaved, RunStarted
-from cbmon.rules import Alert, Severity, Status, alerts, is_schedule, last_sign, rate_changes, status
+from cbmon.pace import Stop, done_at, epoch_seconds, stop_of
+from cbmon.rules import Alert, Severity, Status, alerts, headline_metric, last_sign, status
 from cbmon.run import Attempt, Run
-from cbmon.series import Direction, base_name, direction, is_loss, is_validation
+from cbmon.series import Column, Direction, base_name, direction, is_loss, is_validation
 from cbmon.sources import Log, Skipped
 from cbmon.units import (
     UNKNOWN,
@@ -34,11 +35,6 @@ from cbmon.units import (
 )
 
 JSON_VERSION = 1
-PACE_EPOCHS = 10
-"""Epochs whose median duration is the pace: long enough to ride out one slow epoch, short enough to follow."""
-
-DECADES = 1e5
-"""Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
 
 GLYPHS = {
     Status.RUNNING: "●",
@@ -83,7 +79,16 @@ class RunView:
     """Time of the last sign of life, Unix seconds."""
     done_at: float | None = None
     """When the planned epochs will be done at the present pace, Unix seconds."""
+    pace: float | None = None
+    """Seconds an epoch takes."""
     attempts: int = 1
+    mark: int | None = None
+    """The place of a run that is marked for comparison, which gives its colour and letter."""
+
+    @property
+    def letter(self) -> str:
+        """What tells a marked run without colour: a, b, …; "" if it is not marked."""
+        return "" if self.mark is None else chr(ord("a") + self.mark % 26)
 
     @property
     def epochs_text(self) -> str:
@@ -91,23 +96,6 @@ class RunView:
         if self.epoch is None:
             return UNKNOWN if self.planned is None else f"0/{self.planned}"
         return str(self.epoch) if self.planned is None else f"{self.epoch}/{self.planned}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChartView:
-    """One metric of a run over its epochs, training and validation together."""
-
-    title: str
-    curves: tuple[Curve, ...]
-    marks: tuple[Mark, ...]
-    rates: tuple[float | None, ...]
-    """Learning rate of each epoch; empty if none is recorded."""
-    first: int
-    last: int
-    """First and last epoch, 1-based."""
-    planned: int | None
-    spans_decades: bool
-    """Whether a linear axis would show nothing but the largest values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +125,7 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
     towards = direction(metric) if metric else None
     best = column.best(towards) if column and towards else None
     is_live = state in (Status.RUNNING, Status.GROWING)
-    word = f"cannot be read: {log.trouble}" if log.trouble else _state_words(run, state, trouble)
+    word = f"cannot be read: {printable(log.trouble)}" if log.trouble else _state_words(run, state, trouble)
     return RunView(
         name=printable(log.name),
         status=state,
@@ -152,7 +140,7 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         best_epoch=None if best is None else display_epoch(attempt.epochs[best]),
         rate=attempt.rate.last(),
         since=last_sign(run),
-        done_at=_done_at(run, planned) if is_live else None,
+        done_at=done_at(run, planned) if is_live else None,
         attempts=len(run.attempts),
     )
 
@@ -220,9 +208,61 @@ def _script_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
         yield "command", printable(shlex.join(started.command))
 
 
+def strip_lines(
+    run: Run, shadows: Sequence[tuple[str, CallbackState, str]] = (), now: float | None = None
+) -> list[str]:
+    """What goes on in a run, a line each: the running epoch, its callbacks with patience, those followed beside it.
+
+    Args:
+        run: the run.
+        shadows: CALL, what it has counted, and why Keras would have refused it ("" if it would not).
+        now: for times of another day.
+    """
+    attempt, lines = run.current, []
+    is_live = status(run) in (Status.RUNNING, Status.GROWING)
+    if is_live and (pace := " · ".join(_pace_parts(run))):
+        lines.append(pace)
+    if is_live and attempt.callbacks:
+        for state in attempt.callbacks.states:
+            stop = stop_of(run, state, attempt.callbacks.epoch)
+            lines.append(f"{printable(state.name)} {callback_sentence(state)}{_stop_words(stop, now)}")
+    for call, state, trouble in shadows:
+        has_stopped = (state.wait or 0) >= max(1, state.patience or 0)
+        is_open = is_live and attempt.epochs and not has_stopped
+        stop = stop_of(run, state, attempt.epochs[-1]) if is_open else None
+        told = printable(trouble) if trouble else callback_sentence(state) + _stop_words(stop, now)
+        lines.append(f"{printable(call)}: {told}")
+    return lines
+
+
+def _pace_parts(run: Run) -> Iterator[str]:
+    """How far the running epoch is and how long things take."""
+    attempt, progress = run.current, run.progress
+    if progress:
+        steps = f"{progress.step:,}/{progress.steps:,}" if progress.steps else f"{progress.step:,}"
+        validation = " of validation" if progress.phase == "validation" else ""
+        yield f"epoch {display_epoch(progress.epoch)}: step {steps}{validation}"
+    if (seconds := epoch_seconds(attempt)) is not None:
+        yield f"an epoch takes {duration(seconds)}"
+    step = progress.step_seconds if progress else None
+    if step is None and "step" in attempt.seconds:
+        step = attempt.seconds["step"].last()
+    if step is not None:
+        yield f"a step {duration(step)}"
+
+
+def _stop_words(stop: Stop | None, now: float | None) -> str:
+    """` · stops ≈ epoch 44 (03:12)`, if nothing gets better."""
+    if stop is None:
+        return ""
+    return f" · stops ≈ epoch {display_epoch(stop.epoch)}" + (
+        "" if stop.at is None else f" ({clock(stop.at, now)})"
+    )
+
+
 def callback_sentence(state: CallbackState) -> str:
     """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`."""
-    parts = [printable(state.monitor)]
+    parts = [printable(state.monitor)] if state.monitor else []
     if state.wait is not None:
         parts.append(f"wait {state.wait}" + ("" if state.patience is None else f"/{state.patience:g}"))
     if state.cooldown:
@@ -254,21 +294,6 @@ def unreadable_view(skipped: Skipped) -> RunView:
     )
 
 
-def headline_metric(attempt: Attempt) -> str | None:
-    """The metric a run is judged by: validation loss, else loss, else any loss, else what has a direction."""
-    names = list(attempt.metrics)
-    ranks = (
-        lambda name: name == "val_loss",
-        lambda name: is_validation(name) and base_name(name).casefold() == "loss",
-        lambda name: base_name(name).casefold() == "loss",
-        lambda name: is_validation(name) and is_loss(name),
-        is_loss,
-        lambda name: direction(name) is not None,
-        lambda name: True,
-    )
-    return next((name for rank in ranks for name in names if rank(name)), None)
-
-
 def metric_groups(attempt: Attempt) -> list[list[str]]:
     """The metrics in groups to be drawn together (`loss` with `val_loss`), the headline's group first."""
     groups: dict[str, list[str]] = {}
@@ -281,34 +306,45 @@ def metric_groups(attempt: Attempt) -> list[list[str]]:
     )
 
 
-def chart_view(run: Run, group: int = 0, planned: int | None = None) -> ChartView:
-    """The chart of the `group`-th metric (counted round) of the run's current attempt."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochsView:
+    """A stretch of a run's epochs as a table."""
+
+    names: tuple[str, ...]
+    """Heading of each column."""
+    rows: tuple[tuple[str, ...], ...]
+    """Cells as they are shown."""
+    cursor: int | None
+    """Which row is being read."""
+    above: int
+    """Rows before these."""
+    below: int
+
+
+def epochs_view(run: Run, count: int, epoch: int | None = None) -> EpochsView:
+    """The last `count` epochs of the current attempt, or those around the 1-based `epoch`."""
     attempt = run.current
-    groups = metric_groups(attempt)
-    names = groups[group % len(groups)] if groups else []
-    x = [display_epoch(epoch) for epoch in attempt.epochs]
-    curves = tuple(
-        Curve(
-            label=f"{'val' if is_validation(name) else 'train'} {short(attempt.metrics[name].last())}",
-            x=x,
-            y=list(attempt.metrics[name]),
-            dashed=is_validation(name),
-        )
-        for name in names
-    )
-    started = attempt.started
-    title = printable(base_name(names[0])) if names else ""
-    if len(run.attempts) > 1:
-        title += f" · attempt {len(run.attempts)} of {len(run.attempts)}"
-    return ChartView(
-        title=title,
-        curves=curves,
-        marks=tuple(_marks(attempt, names)),
-        rates=tuple(attempt.learning_rate or ()),
-        first=x[0] if x else 1,
-        last=x[-1] if x else 1,
-        planned=started.epochs if started and started.epochs else planned,
-        spans_decades=any(_spans_decades(curve.y) for curve in curves),
+    total, count = len(attempt.epochs), max(0, count)
+    at = None if epoch is None or not total else min(bisect_left(attempt.epochs, epoch - 1), total - 1)
+    first = max(0, total - count if at is None else min(at - count // 2, total - count))
+    columns: list[tuple[str, Column, Callable[[float | None], str]]] = [
+        (printable(name), attempt.metrics[name], short) for group in metric_groups(attempt) for name in group
+    ]
+    if attempt.learning_rate:
+        columns.append(("lr", attempt.learning_rate, short_lr))
+    columns += [(f"lr {printable(name)}", rate, short_lr) for name, rate in attempt.rates.items()]
+    if "epoch" in attempt.seconds:
+        columns.append(("took", attempt.seconds["epoch"], duration))
+    shown = range(first, min(first + count, total))
+    return EpochsView(
+        names=("epoch", *(name for name, _, _ in columns)),
+        rows=tuple(
+            (str(display_epoch(attempt.epochs[row])), *(say(column[row]) for _, column, say in columns))
+            for row in shown
+        ),
+        cursor=None if at is None else at - first,
+        above=first,
+        below=total - shown.stop,
     )
 
 
@@ -352,6 +388,63 @@ def _plain_letter(char: str) -> str:
     return letter if letter.isascii() and letter.isprintable() else "?"
 
 
+ORDERS = ("newest", "name", "best", "progress")
+"""Orders of the list of runs; "newest" keeps the places in which runs first appeared."""
+
+
+def ordered(views: Mapping[KeyT, RunView], order: str) -> dict[KeyT, RunView]:
+    """The runs in one of `ORDERS`; equal ones stay as they are."""
+
+    def by_best(view: RunView) -> tuple[bool, str, float]:
+        sign = -1.0 if view.metric and direction(view.metric) is Direction.MAX else 1.0
+        return view.best is None, view.metric or "", sign * (view.best or 0.0)
+
+    def by_progress(view: RunView) -> tuple[float, float]:
+        share = (view.epoch or 0) / view.planned if view.planned else 0.0
+        return -share, -float(view.epoch or 0)
+
+    keys: dict[str, Callable[[RunView], Any]] = {
+        "name": lambda view: (_natural(view.name), view.name),
+        "best": by_best,
+        "progress": by_progress,
+    }
+    return (
+        dict(sorted(views.items(), key=lambda item: keys[order](item[1]))) if order in keys else dict(views)
+    )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A name as people sort it: run2 before run10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def matches(view: RunView, text: str) -> bool:
+    """Whether a run passes a filter: all its words are in the name, the state or the metric; none after `!` is."""
+    told = (
+        f"{view.name} {view.word} {view.status.value if view.status else ''} {view.metric or ''}".casefold()
+    )
+    return all(
+        (word[1:] not in told or word == "!") if word.startswith("!") else word in told
+        for word in text.casefold().split()
+    )
+
+
+def best_runs(views: Sequence[RunView]) -> set[int]:
+    """Which runs have the best value of their metric, where at least two have one."""
+    by_metric: dict[str, list[int]] = {}
+    for index, view in enumerate(views):
+        if view.metric and view.best is not None and math.isfinite(view.best) and direction(view.metric):
+            by_metric.setdefault(view.metric, []).append(index)
+    found = set()
+    for metric, indices in by_metric.items():
+        pick = max if direction(metric) is Direction.MAX else min
+        if len(indices) > 1:
+            best = pick(views[index].best or 0.0 for index in indices)
+            found |= {index for index in indices if views[index].best == best}
+    return found
+
+
 def needs_you_line(views: Sequence[RunView], *, names: bool = True) -> str:
     """`4 runs · 1 needs you: run3`, or without the names."""
     needing = [view.name for view in views if view.needs_you]
@@ -390,19 +483,34 @@ def alert_sentence(view: RunView, alert: Alert, now: float | None) -> str:
     return f"{clock(view.since, now)} {view.name} {word}{alert.message}"
 
 
+def summary_cells(
+    views: Sequence[RunView], now: float | None, metric_max: int = 300
+) -> list[tuple[str, ...]]:
+    """The table of all runs, its heading first: name and state to the left, numbers to the right.
+
+    A metric's name has at most `metric_max` columns.
+    """
+
+    def named(metric: str) -> str:
+        return fit(metric, min(metric_max, cells(metric)))
+
+    shared = {view.metric for view in views if view.metric}
+    heading = f"{named(shared.pop())} best" if len(shared) == 1 else "best"
+    rows: list[tuple[str, ...]] = [("run", "state", "epoch", heading, "last", "lr", "since")]
+    for view in views:
+        best = UNKNOWN if view.best is None else f"{short(view.best)} ★{view.best_epoch}"
+        if heading == "best" and view.metric:
+            best = f"{named(view.metric)} {best}"
+        numbers = (view.epochs_text, best, short(view.last), short_lr(view.rate), clock(view.since, now))
+        rows.append((view.name, f"{view.glyph} {view.word}", *numbers))
+    return rows
+
+
 def show_table(
     views: Sequence[RunView], skipped: Sequence[Skipped], now: float, *, ascii: bool = False
 ) -> list[str]:
     """The table of `cbmon show`, as lines."""
-    shared = {view.metric for view in views if view.metric}
-    heading = f"{shared.pop()} best" if len(shared) == 1 else "best"
-    rows = [("run", "state", "epoch", heading, "last", "lr", "since")]
-    for view in views:
-        best = UNKNOWN if view.best is None else f"{short(view.best)} ★{view.best_epoch}"
-        if heading == "best" and view.metric:
-            best = f"{view.metric} {best}"
-        numbers = (view.epochs_text, best, short(view.last), short_lr(view.rate), clock(view.since, now))
-        rows.append((view.name, f"{view.glyph} {view.word}", *numbers))
+    rows = summary_cells(views, now)
     widths = [max(cells(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -507,40 +615,3 @@ def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
             return "no epoch yet"
         case _:
             return str(state.value)
-
-
-def _done_at(run: Run, planned: int | None) -> float | None:
-    """When the plan will be done at the median pace of the latest epochs; None where that is unknown or past."""
-    attempt = run.current
-    times = [time for time in list(attempt.times)[-PACE_EPOCHS - 1 :] if time is not None]
-    if planned is None or len(times) < 2:
-        return None
-    pace = median(later - earlier for earlier, later in pairwise(times))
-    done = times[-1] + pace * max(0, planned - display_epoch(attempt.epochs[-1]))
-    return None if run.seen and run.seen.time is not None and run.seen.time > done else done
-
-
-def _spans_decades(values: Iterable[float | None]) -> bool:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return bool(finite) and min(finite) > 0 and max(finite) > DECADES * min(finite)
-
-
-def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
-    """What the event rail shows of an attempt, for the metrics drawn."""
-    epochs = attempt.epochs
-    changes = rate_changes(attempt)
-    for row, _, _ in () if is_schedule(attempt, changes) else changes:
-        yield Mark(display_epoch(epochs[row]), MarkKind.LR)
-    for note in attempt.notes:
-        if isinstance(note, CheckpointSaved):
-            yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
-    for name in names:
-        column = attempt.metrics[name]
-        if column.first_non_finite is not None:
-            yield Mark(display_epoch(epochs[column.first_non_finite]), MarkKind.BAD)
-    judged = names[-1] if names else None
-    towards: Direction | None = direction(judged) if judged else None
-    if judged and towards and (best := attempt.metrics[judged].best(towards)) is not None:
-        yield Mark(display_epoch(epochs[best]), MarkKind.BEST)
-    if attempt.ended and attempt.ended.how != "finished" and epochs:
-        yield Mark(display_epoch(epochs[-1]), MarkKind.STOP)

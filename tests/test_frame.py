@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cbmon import frame
-from cbmon.chart import Curve, Mark, MarkKind, Role, Row
+from cbmon.chart import CURVE_ROLES, Curve, Mark, MarkKind, Role, Row
+from cbmon.plots import GREY, ChartView
 from cbmon.rules import Severity, Status
 from cbmon.units import cells, printable
-from cbmon.views import GLYPHS, NEEDS_YOU, ChartView, FactsView, RunView
+from cbmon.views import GLYPHS, NEEDS_YOU, EpochsView, FactsView, RunView
 
 NOON = 1_700_049_600.0
 """2023-11-15 12:00 UTC."""
@@ -81,15 +83,13 @@ FALLING = ChartView(
         Curve(label="val .4188", x=[1, 2, 3, 4], y=[2.4, 1.3, None, 0.4188], dashed=True),
     ),
     marks=(Mark(3, MarkKind.LR), Mark(4, MarkKind.BEST)),
-    rates=(1e-3, 1e-3, 1e-4, 1e-4),
+    names=("train", "val"),
+    rates=Curve(label="lr", x=[1, 2, 3, 4], y=[1e-3, 1e-3, 1e-4, 1e-4], steps=True),
+    rate=1e-4,
     first=1,
     last=4,
-    planned=None,
-    spans_decades=False,
 )
-NOTHING = ChartView(
-    title="", curves=(), marks=(), rates=(), first=1, last=1, planned=None, spans_decades=False
-)
+NOTHING = ChartView(title="", curves=(), names=())
 
 
 def texts(rows: tuple[Row, ...]) -> list[str]:
@@ -203,7 +203,7 @@ def test_the_list_scrolls_so_that_the_cursor_stays_in_the_middle(
 
 
 def test_the_chart_has_its_title_and_legend_above_and_the_learning_rate_below() -> None:
-    assert texts(frame.curves(FALLING, "run4", 60, 12)) == [
+    assert texts(frame.curves(FALLING, "run4", 60, 12)[0]) == [
         " run4  loss   lr 1e-4         ── train .3010   ┄┄ val .4188",
         "      │",
         "      │⢆⡀",
@@ -215,12 +215,12 @@ def test_the_chart_has_its_title_and_legend_above_and_the_learning_rate_below() 
         "      └┬─────┬──────────┬───────────┬───────────┬──────────┬",
         "       1     2          4           6           8         10",
         "                  ▼     ★",
-        " lr    ▔▔▔▔▔▔▔▔▔╲▁▁▁▁▁▁▁▁",
+        " lr    ▔▔▔▔▔▔▔▔▔▔▔╲▁▁▁▁▁▁",
     ]
 
 
 def test_the_chart_in_ascii_tells_the_curves_apart_by_their_glyphs() -> None:
-    assert texts(frame.curves(FALLING, "run4", 60, 9, ascii=True)) == [
+    assert texts(frame.curves(FALLING, "run4", 60, 9, ascii=True)[0]) == [
         " run4  loss   lr 1e-4         ** train .3010   oo val .4188",
         "      |",
         "    2 +*o*",
@@ -229,21 +229,171 @@ def test_the_chart_in_ascii_tells_the_curves_apart_by_their_glyphs() -> None:
         "      ++-----+----------+-----------+----------+-----------+",
         "       1     2          4           6          8          10",
         "                   v    *",
-        " lr    ^^^^^^^^^\\________",
+        " lr    ^^^^^^^^^^^^\\_____",
     ]
 
 
 def test_a_small_chart_has_no_row_for_the_rate_and_keeps_the_metric_longer_than_the_name() -> None:
-    assert texts(frame.curves(FALLING, "a_rather_long_name_of_a_run", 54, 3))[0] == (
+    assert texts(frame.curves(FALLING, "a_rather_long_name_of_a_run", 54, 3)[0])[0] == (
         " a_r…  loss   lr 1e-4   ── train .3010   ┄┄ val .4188"
     )
-    assert not any(row.startswith(" lr") for row in texts(frame.curves(FALLING, "run4", 60, 8)))
+    assert not any(row.startswith(" lr") for row in texts(frame.curves(FALLING, "run4", 60, 8)[0]))
 
 
 def test_a_run_without_epochs_says_so_in_its_chart() -> None:
-    rows = texts(frame.curves(NOTHING, "run4", 40, 8))
+    rows = texts(frame.curves(NOTHING, "run4", 40, 8)[0])
     assert rows[0] == " run4"
     assert rows[3] == "      │          no values yet"
+
+
+def test_the_learning_rate_changes_below_the_mark_that_says_so() -> None:
+    for limits in (None, (1.0, 60.0), (2.0, 4.0), (3.0, 10.0)):
+        for width in (30, 60, 113):
+            rows = texts(frame.curves(FALLING, "run4", width, 12, x_limits=limits)[0])
+            mark, strip = rows[-2].find("▼"), rows[-1]
+            assert mark >= frame.GUTTER
+            assert strip[mark] == ("▔" if limits == (3.0, 10.0) else "╲"), (limits, width, rows)
+
+
+def test_the_learning_rate_begins_and_ends_with_its_own_epochs() -> None:
+    resumed = replace(
+        FALLING, rates=Curve(label="lr", x=[2, 3], x_offset=1, y=[1e-3, 1e-4], steps=True), first=1
+    )
+    rows = texts(frame.curves(resumed, "run4", 60, 12)[0])
+    assert rows[-2:] == ["                  ▼     ★", " lr               ▔▔▔▔▔▔╲"]
+    seen = texts(frame.curves(resumed, "run4", 60, 12, x_limits=(5.0, 10.0))[0])
+    assert seen[-1] == " lr", "nothing of it is in view"
+
+
+def test_a_long_learning_rate_costs_no_more_than_its_columns() -> None:
+    class Counting(list[float]):
+        looked = 0
+
+        def __getitem__(self, row: Any) -> Any:
+            Counting.looked += 1
+            return super().__getitem__(row)
+
+    rates = Curve(label="lr", x=range(1, 100_001), y=Counting([1e-3] * 100_000), steps=True)
+    frame.curves(replace(FALLING, rates=rates, last=100_000), "run4", 80, 12)
+    assert Counting.looked <= 80
+
+
+EARLIER = replace(
+    FALLING,
+    title="loss · attempt 2 of 2",
+    curves=(
+        Curve(label="train of attempt 1", x=[1, 2], y=[3.0, 2.9], number=GREY),
+        *(replace(curve, number=at) for at, curve in enumerate(FALLING.curves)),
+    ),
+    names=("train of attempt 1", "train", "val"),
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "epoch", "expected"),
+    [
+        (
+            100, None,
+            " run4  loss · attempt 2 of 2   lr 1e-4   ── train .3010   ┄┄ val .4188   ── train of attempt 1",
+        ),
+        (80, None, " run4  loss · attempt 2 of 2   lr 1e-4       ── train .3010   ┄┄ val .4188   +1"),
+        (60, None, "  loss · attempt 2 of …  ── train .3010   ┄┄ val .4188   +1"),
+        (40, None, "  loss · attempt …  ── train .3010   +2"),
+        (16, None, "  ── train .301…"),
+        (
+            112, 2,
+            " run4  loss · attempt 2 of 2   epoch 2   "
+            "── train 1.100   ┄┄ val 1.300   lr 1e-3   ── train of attempt 1 2.900",
+        ),
+        (82, 3, " run4  loss · attempt 2 of 2   epoch 3  ── train .6000   ┄┄ val –   lr 1e-4   +1"),
+    ],
+)  # fmt: skip
+def test_of_the_legend_earlier_attempts_go_first_and_the_values_of_now_last(
+    width: int, epoch: int | None, expected: str
+) -> None:
+    title = texts(frame.curves(EARLIER, "run4", width, 12, epoch=epoch)[0])[0]
+    assert " ".join(title.split()) == " ".join(expected.split())
+    assert title.startswith(expected[:7])
+
+
+OVERLAY = ChartView(
+    title="loss of 3 marked runs",
+    curves=tuple(
+        Curve(label="val", x=[1, 2], y=[1.0, float(at)], letter=letter, number=at)
+        for at, letter in ((0, "a"), (1, "b"), (GREY, "h"))
+    ),
+    names=("a experiment_1", "b experiment_2", "h experiment_8"),
+    letters=True,
+    last=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "epoch", "expected"),
+    [
+        (100, None, " loss of 3 marked runs ── a experiment_1 ── b experiment_2 ── h experiment_8"),
+        (60, None, "loss of 3 mar… ── a experiment_1 ── b experiment_2 +1"),
+        (
+            120, 2,
+            " loss of 3 marked runs epoch 2 ── a experiment_1 0 ── b experiment_2 1.000 ── h experiment_8 7.000",
+        ),
+        (80, 2, " loss of 3 marked runs epoch 2 ── a 0 ── b 1.000 ── h 7.000"),
+    ],
+)  # fmt: skip
+def test_marked_runs_are_named_and_where_they_are_read_their_letters_are_enough(
+    width: int, epoch: int | None, expected: str
+) -> None:
+    row = frame.curves(OVERLAY, "", width, 12, epoch=epoch)[0][0]
+    assert " ".join(texts((row,))[0].split()) == expected.strip()
+    lines = [role for text, role in row if text == "  ── "]
+    assert lines == [CURVE_ROLES[at] for at in (0, 1, GREY)[: len(lines)]]
+
+
+def test_an_epoch_that_is_read_shows_its_values_its_line_and_what_happened() -> None:
+    view = replace(FALLING, notes={3: ("learning rate 1e-3 → 1e-4 at epoch 3", "saved best.keras")})
+    rows = texts(frame.curves(view, "run4", 72, 12, epoch=3)[0])
+    assert rows[:3] == [
+        " run4  loss   epoch 3               ── train .6000   ┄┄ val –   lr 1e-4",
+        "       learning rate 1e-3 → 1e-4 at epoch 3 · saved best.keras",
+        "      │⢆⠄            │",
+    ]
+    assert "┼" in rows[-4], "its place on the axis"
+    assert "saved" not in frame.text(frame.curves(view, "run4", 72, 12, epoch=2)[0])
+    assert texts(frame.curves(view, "run4", 72, 2, epoch=3)[0])[0] == rows[0], "too low for the words"
+
+
+ACCURACY = ChartView(
+    title="sparse_categorical_accuracy",
+    curves=(
+        Curve(label="train", x=[1, 2, 3, 4], y=[0.1, 0.2, 0.3, 0.4]),
+        Curve(label="val", x=[1, 2, 3, 4], y=[0.1, 0.2, None, None], dashed=True),
+    ),
+    names=("train", "val"),
+    last=4,
+)
+
+
+def test_where_there_is_room_the_rate_and_other_metrics_have_small_charts_below() -> None:
+    rows = texts(frame.curves(FALLING, "run4", 80, frame.BAND_FROM, others=[ACCURACY, ACCURACY])[0])
+    titles = rows[-frame.BAND_ROWS]
+    assert titles == " learning rate  1e-4                     sparse_categorical_accu…  .4000  .2000"
+    assert not any(row.startswith(" lr") for row in rows)
+    assert len(rows) == frame.BAND_FROM
+    low = texts(frame.curves(FALLING, "run4", 80, frame.BAND_FROM - 1, others=[ACCURACY])[0])
+    assert low[-1].startswith(" lr")
+
+
+def test_small_charts_are_read_with_the_large_one() -> None:
+    rows = texts(frame.curves(FALLING, "run4", 120, 30, others=[ACCURACY], epoch=3)[0])
+    assert (
+        " ".join(rows[-frame.BAND_ROWS].split()) == "learning rate 1e-4 sparse_categorical_accuracy .3000 –"
+    )
+    assert rows[-2].count("┴") == 2
+
+
+def test_the_rate_of_a_run_that_began_anew_is_told_though_an_earlier_attempt_went_further() -> None:
+    rows = texts(frame.curves(replace(FALLING, last=99), "run4", 80, 30)[0])
+    assert rows[-frame.BAND_ROWS] == " learning rate  1e-4"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +410,119 @@ def test_alerts_that_do_not_fit_are_counted_with_the_key_that_shows_them(
 ) -> None:
     lines = [ERROR, NEWS, (Severity.WARNING, "left out")]
     assert texts(frame.alert_rows(lines, 50, height, key="e")) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "first", "expected"),
+    [
+        (0, 0, []),
+        (1, 0, [" run4  alerts and warnings"]),
+        (3, 0, [" run4  alerts and warnings", " ✗ NaN loss at epoch 21", " · 2 more (PgDn)"]),
+        (9, 1, [" run4  alerts and warnings, from 2 of 3", f" · {NEWS[1]}", " ▲ left out"]),
+    ],
+)
+def test_the_page_of_alerts_says_where_it_is(height: int, first: int, expected: list[str]) -> None:
+    lines = [ERROR, NEWS, (Severity.WARNING, "left out")]
+    assert texts(frame.alerts_page(lines, "run4", 50, height, first)) == expected
+    assert texts(frame.alerts_page([], "run4", 50, 9)) == [" run4  no alerts, no warnings"]
+
+
+def test_callbacks_stand_one_a_row_as_far_as_there_is_room() -> None:
+    lines = ["EarlyStopping val_loss · wait 3/5", "ReduceLROnPlateau val_loss · wait 1/2"]
+    assert texts(frame.strip_rows(lines, 24, 1)) == [" EarlyStopping val_loss" + "…"]
+    assert texts(frame.strip_rows(lines, 50, 9)) == [f" {line}" for line in lines]
+    assert frame.strip_rows([], 50, 9) == ()
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_all_runs_has_the_best_of_each_metric_green() -> None:
+    rows = frame.summary(FOUR, 100, 9, NOON, cursor=1)
+    assert texts(rows) == [
+        " run   state                        epoch                    best   last  lr         since",
+        " run4  ● running                   41/200      val_loss .4120 ★37  .4188   –         12:00",
+        "▸run3  ✗ NaN loss, epoch 21            22      val_loss .9120 ★14      –   –         11:50",
+        " run2  ✓ finished                     200    val_loss .01234 ★188      –   –         10:00",
+        " run1  ■ stopped by EarlyStopping      61  psnr_of_nobody_know… –  31.20   –  14 Nov 12:00",
+    ]
+    green = [text.strip() for row in rows for text, role in row if role is Role.GOOD]
+    assert green == ["✓ finished", "val_loss .01234 ★188", "■ stopped by EarlyStopping"]
+
+
+def test_the_table_has_one_heading_for_one_metric_and_the_letters_of_marked_runs() -> None:
+    views = [replace(view, mark=mark) for view, mark in zip(FOUR[:3], (1, None, 7), strict=True)]
+    rows = frame.summary(views, 80, 9, NOON)
+    assert texts(rows) == [
+        "   run   state                  epoch  val_loss best   last  lr  since",
+        " b run4  ● running             41/200      .4120 ★37  .4188   –  12:00",
+        "   run3  ✗ NaN loss, epoch 21      22      .9120 ★14      –   –  11:50",
+        " h run2  ✓ finished               200    .01234 ★188      –   –  10:00",
+    ]
+    assert [rows[1][1], rows[3][1]] == [("b ", Role.CURVE1), ("h ", Role.CURVE7)]
+
+
+def test_of_a_narrow_table_the_last_columns_go_before_the_state() -> None:
+    narrower = {width: texts(frame.summary(FOUR[:2], width, 9, NOON))[2] for width in (68, 67, 56, 44, 30)}
+    assert narrower == {
+        68: " run3  ✗ NaN loss, epoch 21      22      .9120 ★14      –   –  11:50",
+        67: " run3  ✗ NaN loss, epoch 21      22      .9120 ★14      –   –",
+        56: " run3  ✗ NaN loss, epoch 21      22      .9120 ★14",
+        44: " run3  ✗ NaN loss, e…      22      .9120 ★14",
+        30: " run3  ✗…      22    .9120 ★14",
+    }
+
+
+def test_the_table_scrolls_with_the_cursor_and_counts_the_rest() -> None:
+    views = [a_run(f"run{number:02}") for number in range(30)]
+    rows = texts(frame.summary(views, 60, 6, NOON, cursor=15))
+    assert [row[:6] for row in rows] == [" run  ", " run13", " run14", "▸run15", " run16", "   13 "]
+    assert rows[-1] == "   13 more above, 13 more below"
+    assert len(frame.summary(views, 60, 31, NOON)) == 31
+
+
+EPOCHS_SHOWN = EpochsView(
+    names=("epoch", "loss", "日本語", "lr"),
+    rows=(("9", "2.000", "–", "0.1"), ("10", "nan", ".5000", "0.1")),
+    cursor=1,
+    above=8,
+    below=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            40,
+            ["   epoch   loss  日本語   lr", "       9  2.000       –  0.1", "▸     10    nan   .5000  0.1"],
+        ),
+        (
+            28,
+            ["   epoch   loss  日本語   lr", "       9  2.000       –  0.1", "▸     10    nan   .5000  0.1"],
+        ),
+        (27, ["   epoch   loss  日本語  +1", "       9  2.000       –", "▸     10    nan   .5000"]),
+        (26, ["   epoch   loss  +2", "       9  2.000", "▸     10    nan"]),
+        (19, ["   epoch   loss  +2", "       9  2.000", "▸     10    nan"]),
+        (18, ["   epoch  +3", "       9", "▸     10"]),
+        (11, ["   +4", "", "▸"]),
+    ],
+)
+def test_columns_of_epochs_that_have_no_room_are_counted(width: int, expected: list[str]) -> None:
+    assert texts(frame.epochs(EPOCHS_SHOWN, width, 9)) == expected
+    assert texts(frame.epochs(EPOCHS_SHOWN, width, 2)) == expected[:2]
+    assert frame.epochs(EPOCHS_SHOWN, width, 0) == ()
+
+
+def test_an_epoch_that_is_read_is_the_line_of_the_cursor() -> None:
+    rows = frame.epochs(EPOCHS_SHOWN, 40, 9)
+    assert [[role for text, role in row if text.strip()] for row in rows] == [
+        [Role.DIM],
+        [Role.TEXT],
+        [Role.CURSOR, Role.CURSOR],
+    ]
+    unread = frame.epochs(replace(EPOCHS_SHOWN, cursor=None), 40, 9)
+    assert "▸" not in frame.text(unread)
 
 
 FACTS = FactsView(
@@ -369,6 +632,7 @@ RUNS = st.builds(
     rate=NUMBERS,
     since=st.floats(0, 4e9) | st.none(),
     done_at=NUMBERS,
+    mark=st.none() | st.integers(0, 40),
 )
 VALUES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20)
 
@@ -377,14 +641,19 @@ VALUES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20)
 def charts(draw: st.DrawFn) -> ChartView:
     values = draw(VALUES)
     epochs = [*range(1, len(values) + 1)]
+    curves = tuple(
+        Curve(label=draw(NAMES), x=epochs, y=[pair[side] for pair in values], dashed=bool(side))
+        for side in range(draw(st.integers(0, 2)))
+    )
+    rates = Curve(label="lr", x=epochs, y=[pair[0] for pair in values], steps=True)
     return ChartView(
         title=draw(NAMES),
-        curves=tuple(
-            Curve(label=draw(NAMES), x=epochs, y=[pair[side] for pair in values], dashed=bool(side))
-            for side in range(draw(st.integers(0, 2)))
-        ),
+        curves=curves,
+        names=tuple(curve.label for curve in curves),
         marks=tuple(Mark(draw(st.floats()), kind) for kind in draw(st.lists(st.sampled_from(MarkKind)))),
-        rates=tuple(draw(st.lists(NUMBERS, max_size=20))),
+        rates=draw(st.sampled_from([None, rates])),
+        rate=draw(NUMBERS),
+        letters=draw(st.booleans()),
         first=1,
         last=max(1, len(values)),
         planned=draw(EPOCHS),
@@ -437,6 +706,99 @@ def test_facts_never_leave_their_panel(
     view = FactsView(metrics=tuple(metrics), info=tuple(info))
     rows = frame.facts(view, width, height, ascii=ascii)
     assert len(rows) <= height
+    assert {cells("".join(text for text, _ in row)) for row in rows} <= {width}
+    assert not ascii or frame.text(rows).isascii()
+
+
+TEXT = st.lists(NAMES, max_size=6)
+
+
+@st.composite
+def epoch_tables(draw: st.DrawFn) -> EpochsView:
+    names = draw(st.lists(NAMES, min_size=1, max_size=5))
+    row = st.lists(NAMES, min_size=len(names), max_size=len(names)).map(tuple)
+    return EpochsView(
+        names=tuple(names),
+        rows=tuple(draw(st.lists(row, max_size=8))),
+        cursor=draw(st.none() | st.integers(-2, 9)),
+        above=0,
+        below=0,
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(0, 240) | st.integers(0, 30), st.integers(0, 60) | st.integers(0, 4)),
+    st.booleans(),
+    st.lists(RUNS, max_size=12),
+    epoch_tables(),
+    st.lists(st.tuples(st.sampled_from(Severity), NAMES), max_size=8),
+    TEXT,
+    st.integers(0, 9),
+    st.floats(0, 4e9) | st.none(),
+)
+def test_no_table_leaves_its_panel_whatever_is_in_it(
+    size: tuple[int, int],
+    ascii: bool,
+    views: list[RunView],
+    table: EpochsView,
+    lines: list[tuple[Severity, str]],
+    words: list[str],
+    cursor: int,
+    now: float | None,
+) -> None:
+    width, height = size
+    drawn = {
+        "head": (frame.head(views, "x", width, now, ascii=ascii),)[:height],
+        "rule": (frame.rule(width, ascii=ascii),)[:height],
+        "runs": frame.runs(views, width, height, now, cursor=cursor, ascii=ascii),
+        "summary": frame.summary(views, width, height, now, cursor=cursor, ascii=ascii),
+        "epochs": frame.epochs(table, width, height, ascii=ascii),
+        "alerts": frame.alert_rows(lines, width, height, key="e", ascii=ascii),
+        "page": frame.alerts_page(lines, "日本", width, height, cursor, ascii=ascii),
+        "strip": frame.strip_rows(words, width, height, ascii=ascii),
+        "empty": frame.empty_rows("日本", width, height, ascii=ascii),
+        "frame": frame.frame(views, None, lines, "x", width, height, now, ascii=ascii),
+    }
+    for name, rows in drawn.items():
+        assert len(rows) <= height, name
+        assert {cells("".join(text for text, _ in row)) for row in rows} <= {width}, name
+        assert not ascii or frame.text(rows).isascii(), name
+    assert len(drawn["frame"]) == height
+    assert len(drawn["empty"]) == height
+    assert len(drawn["runs"]) == min(height, len(views))
+    assert len(drawn["summary"]) == min(height, len(views) + 1)
+
+
+@settings(deadline=None)
+@given(
+    charts(),
+    st.lists(charts(), max_size=3),
+    st.tuples(st.integers(0, 240), st.integers(0, 60)),
+    st.none() | st.integers(-3, 30),
+    st.none() | st.tuples(st.floats(-5, 30), st.floats(-5, 30)),
+    st.none() | st.booleans(),
+    TEXT.map(tuple),
+    st.booleans(),
+)
+@example(FALLING, [ACCURACY, ACCURACY], (240, 60), 3, None, None, ("x",), False)
+@example(EARLIER, [ACCURACY], (40, 30), 3, (3.0, 3.0), True, ("x",), True)
+def test_a_chart_is_as_wide_and_high_as_asked_whatever_is_in_it(
+    view: ChartView,
+    others: list[ChartView],
+    size: tuple[int, int],
+    epoch: int | None,
+    limits: tuple[float, float] | None,
+    log: bool | None,
+    notes: tuple[str, ...],
+    ascii: bool,
+) -> None:
+    width, height = size
+    view = replace(view, notes={epoch or 0: notes})
+    rows, _ = frame.curves(
+        view, "日本", width, height, log=log, x_limits=limits, epoch=epoch, others=others, ascii=ascii
+    )
+    assert len(rows) == height
     assert {cells("".join(text for text, _ in row)) for row in rows} <= {width}
     assert not ascii or frame.text(rows).isascii()
 

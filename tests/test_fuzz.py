@@ -20,13 +20,13 @@ from cbmon.events import (
     encode_line,
 )
 from cbmon.formats.sniff import SNIFF_BYTES, Format, Refused, decoder, sniff
+from cbmon.plots import chart_view, next_metric
 from cbmon.run import Run, fold
 from cbmon.sources import Log, Skipped
 from cbmon.units import printable
 from cbmon.views import (
     alert_lines,
     alert_sentence,
-    chart_view,
     epoch_sentence,
     facts_view,
     run_view,
@@ -169,9 +169,13 @@ def all_that_is_shown(log: Log, run: Run) -> Iterator[str]:
     facts = facts_view(run)
     yield from (name for name, _, _ in facts.metrics)
     yield from (text for pair in facts.info for text in pair)
-    for group in range(3):
-        chart = chart_view(run, group)
+    metric = None
+    for _ in range(3):
+        metric = next_metric(run, metric, 1)
+        chart = chart_view(run, metric)
         yield chart.title
+        yield from chart.names
+        yield from (text for texts in chart.notes.values() for text in texts)
         yield from (curve.label for curve in chart.curves)
     document = show_json([(log, run)], [])
     yield json.dumps(document, allow_nan=False, ensure_ascii=False)

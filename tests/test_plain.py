@@ -51,7 +51,7 @@ GONE = Tick(time=NOON, process_gone=True)
 SENTENCES: dict[str, list[tuple[list[Event], list[str]]]] = {
     "each new epoch is one line": [
         ([START, epoch(1)], ["12:00 run4 epoch 1/9 loss 1.000 (best 1.000 at 1)"]),
-        ([epoch(2, 0.5)], ["12:00 run4 epoch 2/9 loss .5000 (best .5000 at 2) done ≈ 12:00"]),
+        ([epoch(2, 0.5)], ["12:00 run4 epoch 2/9 loss .5000 (best .5000 at 2)"]),
         ([Tick(time=NOON)], []),
     ],
     "a run without an epoch is told by its first": [
@@ -94,7 +94,7 @@ SENTENCES: dict[str, list[tuple[list[Event], list[str]]]] = {
     ],
     "the end is told": [
         ([START, epoch(1)], ["12:00 run4 epoch 1/9 loss 1.000 (best 1.000 at 1)"]),
-        ([RunEnded(how="finished", time=NOON + 60)], ["12:01 run4 finished"]),
+        ([RunEnded(how="finished", time=NOON + 60)], ["12:01 run4 finished after epoch 1"]),
     ],
     "a stop is told once, by its alert": [
         ([START, epoch(1)], ["12:00 run4 epoch 1/9 loss 1.000 (best 1.000 at 1)"]),
@@ -137,6 +137,13 @@ SENTENCES: dict[str, list[tuple[list[Event], list[str]]]] = {
         ([RecordReplaced(), epoch(1)], ["12:00 run4 epoch 1 loss 1.000 (best 1.000 at 1)"]),
         ([epoch(2, math.nan)], ["12:00 run4 epoch 2 loss nan (best 1.000 at 1)",
                                 "12:00 run4 ERROR NaN loss at epoch 2"]),
+    ],
+    "a trend is told once while it lasts": [
+        ([START, *map(epoch, range(1, 13))], ["12:00 run4 epoch 12/9 loss 1.000 (best 1.000 at 1)"]),
+        ([epoch(13)], ["12:00 run4 epoch 13/9 loss 1.000 (best 1.000 at 1)",
+                       "12:00 run4 WARNING plateau: loss has not improved since epoch 1"]),
+        ([epoch(14)], ["12:00 run4 epoch 14/9 loss 1.000 (best 1.000 at 1)"]),
+        ([epoch(15, 0.5)], ["12:00 run4 epoch 15/9 loss .5000 (best .5000 at 15)"]),
     ],
     "an empty log says nothing": [([Tick(time=NOON)], []), ([Malformed(reason="left out", line=1)], [])],
 }  # fmt: skip
@@ -190,7 +197,7 @@ def test_following_tells_what_is_there_then_what_changes_until_it_is_stopped(tmp
 
     def say(line: str) -> None:
         """Act on what was said, as a training would go on meanwhile."""
-        said.append(line.partition(" run1 ")[2] or line)
+        said.append((line.partition(" run1 ")[2] or line).partition(" done")[0])
         if line.startswith("watching"):
             with log.open("a") as file:
                 file.write("1,0.5\n2,nan\n")

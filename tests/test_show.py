@@ -170,7 +170,7 @@ def test_the_document_of_a_row_log(show: Any) -> None:
 
 
 def test_epochs_are_counted_from_0_in_json_and_from_1_in_words(show: Any) -> None:
-    write("run1.csv", b"epoch,loss\n0,1\n1,nan\n")
+    write("run1.csv", b"epoch,loss,lr\n0,1,0.1\n1,nan,0.1\n")
     run = show("run1.csv", "--json").run
     (alert,) = run["alerts"]
     assert alert["epoch"] == 1
@@ -206,7 +206,7 @@ def test_list_and_text_cells_are_no_metrics(show: Any) -> None:
 
 
 def test_each_restart_is_an_attempt(show: Any) -> None:
-    write("run1.csv", b"epoch,loss\n3,1\n5,0.5\n0,nan\n")
+    write("run1.csv", b"epoch,loss,lr\n3,1,0.1\n5,0.5,0.1\n0,nan,0.1\n")
     run = show("run1.csv", "--json").run
     assert [(each["first_epoch"], each["last_epoch"], each["epochs"]) for each in run["attempts"]] == [
         (3, 5, 2),
@@ -330,8 +330,14 @@ def statuses() -> list[Any]:
     ]  # fmt: skip
 
 
+COLLECTED = time.time()
+
+
 @pytest.mark.parametrize(("status", "name", "data", "age_s"), statuses())
-def test_status(show: Any, status: str, name: str, data: bytes, age_s: float) -> None:
+def test_status(
+    show: Any, status: str, name: str, data: bytes, age_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: COLLECTED)  # when the records above were made
     write(name, data, age_s=age_s)
     assert show(name, "--json").run["status"] == status
 

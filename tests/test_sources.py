@@ -1,16 +1,20 @@
 """Files: what is found, under which name, and how a log is followed through all that happens to files."""
 
+import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 import pytest
 
-from cbmon import sources
+from cbmon import notices, sources
 from cbmon.events import (
     EpochsEnded,
     Event,
@@ -23,6 +27,7 @@ from cbmon.events import (
 )
 from cbmon.formats.bulk import BULK_BYTES
 from cbmon.formats.sniff import SNIFF_BYTES, Format
+from cbmon.mounts import Mount
 from cbmon.run import Run, fold
 from cbmon.sources import Finding, Follower, Log, find, read_whole, run_name
 
@@ -455,7 +460,7 @@ def test_a_log_is_read_in_pieces_of_any_size(path: Path) -> None:
 
 
 def test_a_large_log_gives_its_header_first_and_then_large_batches(path: Path) -> None:
-    rows = 120_000
+    rows = 220_000
     write(
         path,
         b"epoch,loss\n"
@@ -581,8 +586,8 @@ def follower(logs: Path) -> Iterator[Follower]:
     follower = Follower([str(logs)])
     yield follower
     follower.stop()
-    if follower._observer is not None:
-        follower._observer.join(PATIENCE_S)
+    if follower._source is not None:
+        follower._source.join(PATIENCE_S)
 
 
 def taken(follower: Follower, changed: set[Path] | None = None) -> dict[str, list[int]]:
@@ -682,11 +687,12 @@ def test_reading_a_log_gives_no_notice_of_its_own(started: Follower, logs: Path)
 
 def test_a_burst_of_notices_does_not_keep_the_reader_waiting(follower: Follower) -> None:
     """A writer that is always at work gives notices without a pause: `wait` ends all the same."""
+    taken(follower)
     is_over = False
 
     def always() -> None:
         while not is_over:
-            follower._notices.put("some/log.csv")
+            follower._notices.put({os.path.realpath(path) for path in follower.logs})
 
     writer = Thread(target=always, daemon=True)
     writer.start()
@@ -751,22 +757,20 @@ def test_large_logs_take_turns(logs: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert order[:4] == ["run1", "run2", "run1", "run2"]
 
 
-def test_polling_looks_at_known_logs_each_time_and_for_new_ones_now_and_then(
+def test_polling_finds_rows_and_new_logs_without_a_notice(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "POLL_S", 0.001)
-    monkeypatch.setattr(sources, "LOOK_S", 0.003)
+    monkeypatch.setattr(sources, "LOOK_S", 0.05)
     follower = Follower([str(logs)], poll=True)
     assert taken(follower) == {"run1": [0, 1]}
     follower.start()
-    assert follower._observer is None, "polling asks for no notices"
-    known = set(follower.logs)
-    assert [follower.wait() for _ in range(6)] == [known, known, None, known, known, None]
+    assert follower._source is None, "polling asks for no notices"
+    assert follower.trouble == "", "it was asked for"
     append(logs / "run1" / "training.csv", b"2,0.25\n")
-    assert taken(follower, follower.wait()) == {"run1": [2]}
+    assert until(follower, lambda found: bool(found.get("run1")))["run1"] == [2]
     write(logs / "run2" / "training.csv")
-    assert taken(follower, follower.wait()) == {"run1": []}
-    assert taken(follower, follower.wait()) == {"run1": [], "run2": [0, 1]}
+    assert until(follower, lambda found: bool(found.get("run2")))["run2"] == [0, 1]
 
 
 def test_without_notices_it_polls_and_says_why(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -784,6 +788,7 @@ def test_without_notices_it_polls_and_says_why(logs: Path, monkeypatch: pytest.M
         "no notices from the file system (inotify watch limit reached): looking every"
     )
     assert follower.wait() == set(follower.logs)
+    assert follower.wait() is None
 
 
 def test_watchdog_is_loaded_only_when_it_is_needed(logs: Path) -> None:
@@ -863,7 +868,627 @@ def test_a_hidden_log_that_grows_is_not_looked_for_again_and_again(
     follower = Follower([str(tmp_path)])
     list(follower.read())
     looks = []
-    monkeypatch.setattr(sources, "find", lambda paths: looks.append(paths) or find(paths))
+    monkeypatch.setattr(sources, "find", lambda paths, *known: looks.append(paths) or find(paths, *known))
     for _ in range(3):
         list(follower.read({hidden}))
     assert len(looks) == 1
+
+
+# Following through all that happens to files and folders
+
+
+def at_least(name: str, rows: list[int]) -> Callable[[dict[str, list[int]]], bool]:
+    return lambda found: found.get(name, [])[-len(rows) :] == rows
+
+
+def test_a_log_that_is_truncated_and_written_anew_is_noticed(started: Follower, logs: Path) -> None:
+    rewrite(logs / "run1" / "training.csv", LONGER)
+    until(started, at_least("run1", [0, 1, 2, 3]))
+
+
+def test_a_log_that_is_deleted_and_made_again_is_noticed(started: Follower, logs: Path) -> None:
+    delete_and_create(logs / "run1" / "training.csv", LONGER)
+    until(started, at_least("run1", [0, 1, 2, 3]))
+
+
+def test_a_log_that_is_copied_in_by_rsync_is_noticed(
+    follower: Follower, logs: Path, notices_only: object
+) -> None:
+    """A hidden temporary file, written and renamed over the log, again and again; inodes may come again."""
+    run = Run()
+
+    def look(changed: set[Path] | None = None) -> None:
+        for _, events in follower.read(changed):
+            for event in events:
+                fold(run, event)
+
+    def look_until_it_is_there() -> None:
+        while list(run.current.epochs) != [0, 1, 2, 3, 4, 5]:
+            look(follower.wait())
+
+    look()
+    follower.start()
+    for epoch in range(2, 6):
+        data = LOG + b"".join(b"%d,0.25\n" % row for row in range(2, epoch + 1))
+        write(logs / "run1" / ".training.csv.Xy12", data).replace(logs / "run1" / "training.csv")
+    within(PATIENCE_S, look_until_it_is_there)
+    assert list(follower.logs) == [logs / "run1" / "training.csv"]
+    assert run.warnings == []
+
+
+def test_a_folder_of_a_log_that_is_deleted_and_made_again_is_noticed(started: Follower, logs: Path) -> None:
+    path = logs / "run1" / "training.csv"
+    shutil.rmtree(logs / "run1")
+    until(started, lambda found: bool(started.logs[path].trouble))
+    write(path, LONGER)
+    until(started, at_least("run1", [0, 1, 2, 3]))
+    append(path, b"4,0.5\n")
+    until(started, at_least("run1", [4]))
+
+
+def test_a_folder_of_a_log_that_is_moved_away_is_noticed(started: Follower, logs: Path) -> None:
+    (logs / "run1").rename(logs.parent / "elsewhere")
+    path = logs / "run1" / "training.csv"
+    until(started, lambda found: bool(started.logs[path].trouble))
+    assert started.logs[path].trouble == "no such file or directory"
+
+
+def test_a_log_in_a_folder_that_is_renamed_is_a_run_of_that_name(started: Follower, logs: Path) -> None:
+    (logs / "run1").rename(logs / "run2")
+    until(started, at_least("run2", [0, 1]))
+    append(logs / "run2" / "training.csv", b"2,0.25\n")
+    until(started, at_least("run2", [2]))
+
+
+@pytest.mark.parametrize("is_named_by_a_link", [False, True])
+def test_the_watched_folder_itself_may_be_deleted_and_made_again(
+    logs: Path, notices_only: object, is_named_by_a_link: bool
+) -> None:
+    named = logs
+    if is_named_by_a_link:
+        named = logs.parent / "link"
+        named.symlink_to("logs")
+    follower = Follower([str(named)])
+    try:
+        assert taken(follower) == {"run1": [0, 1]}
+        follower.start()
+        assert follower.wait() is None
+        taken(follower)
+        append(logs / "run1" / "training.csv", b"2,0.25\n")
+        until(follower, at_least("run1", [2]))
+        for data, rows in [(LONGER, [0, 1, 2, 3]), (LOG, [0, 1])]:
+            shutil.rmtree(logs)
+            until(follower, lambda found: all(log.trouble for log in follower.logs.values()))
+            write(logs / "run1" / "training.csv", data)
+            until(follower, at_least("run1", rows))
+            append(logs / "run1" / "training.csv", b"9,0.25\n")
+            until(follower, at_least("run1", [9]))
+    finally:
+        follower.stop()
+
+
+def test_the_watched_folder_may_be_moved_away_and_back(started: Follower, logs: Path) -> None:
+    logs.rename(logs.parent / "away")
+    until(started, lambda found: all(log.trouble for log in started.logs.values()))
+    append(logs.parent / "away" / "run1" / "training.csv", b"2,0.25\n")
+    (logs.parent / "away").rename(logs)
+    until(started, at_least("run1", [2]))
+    append(logs / "run1" / "training.csv", b"3,0.25\n")
+    until(started, at_least("run1", [3]))
+
+
+def test_a_folder_that_is_not_there_yet_is_followed_from_its_beginning(
+    tmp_path: Path, notices_only: object
+) -> None:
+    follower = Follower([str(tmp_path / "later" / "logs")])
+    try:
+        taken(follower)
+        follower.start()
+        write(tmp_path / "later" / "logs" / "run1" / "training.csv")
+        until(follower, at_least("run1", [0, 1]))
+        append(tmp_path / "later" / "logs" / "run1" / "training.csv", b"2,0.25\n")
+        until(follower, at_least("run1", [2]))
+    finally:
+        follower.stop()
+
+
+def test_a_link_that_leads_elsewhere_now_is_noticed(tmp_path: Path, notices_only: object) -> None:
+    write(tmp_path / "run1" / "training.csv")
+    write(tmp_path / "run2" / "training.csv", LONGER)
+    link = tmp_path / "here" / "latest.csv"
+    link.parent.mkdir()
+    link.symlink_to("../run1/training.csv")
+    follower = Follower([str(link)])
+    try:
+        assert taken(follower) == {"latest": [0, 1]}
+        follower.start()
+        new = link.with_name("new")
+        new.symlink_to("../run2/training.csv")
+        new.replace(link)
+        until(follower, at_least("latest", [0, 1, 2, 3]))
+    finally:
+        follower.stop()
+
+
+def test_a_log_in_a_hidden_store_under_the_folder_is_followed(logs: Path, notices_only: object) -> None:
+    stored = write(logs / ".dvc" / "cache" / "ab12")
+    (logs / "run2.csv").symlink_to(".dvc/cache/ab12")
+    follower = Follower([str(logs)])
+    try:
+        assert taken(follower) == {"run1": [0, 1], "run2": [0, 1]}
+        follower.start()
+        append(stored, b"2,0.25\n")
+        until(follower, at_least("run2", [2]))
+    finally:
+        follower.stop()
+
+
+def test_of_files_that_change_beside_a_named_log_nothing_is_heard(logs: Path, notices_only: object) -> None:
+    follower = Follower([str(logs / "run1" / "training.csv")])
+    try:
+        taken(follower)
+        follower.start()
+        assert follower.wait() is None
+        taken(follower)
+        write(logs / "run1" / "other.csv")
+        append(logs / "run1" / "training.csv", b"2,0.25\n")
+        assert follower.wait() == {logs / "run1" / "training.csv"}
+    finally:
+        follower.stop()
+
+
+def test_an_absent_named_log_that_is_refused_beside_a_new_one_is_found_when_it_becomes_one(
+    started: Follower, logs: Path
+) -> None:
+    late, other = write(logs / "late.txt", PROSE), write(logs / "run2" / "training.csv")
+    list(started.read({late, other}))
+    assert set(started.logs) == {logs / "run1" / "training.csv", other}
+    write(late)
+    list(started.read({late}))
+    assert late in started.logs
+
+
+# What is read, and how much of it
+
+
+def test_a_notice_about_one_of_many_logs_reads_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        write(tmp_path / f"run{number}" / "training.csv")
+    follower = Follower([str(tmp_path)])
+    list(follower.read())
+    changed = {tmp_path / f"run{number}" / "training.csv" for number in (3, 7)}
+    for path in changed:
+        append(path, b"2,0.25\n")
+    read, stats = Log.read, []
+    monkeypatch.setattr(Log, "read", lambda log: stats.append(log.path) or read(log))
+    assert {log.path for log, _ in follower.read(changed)} == changed
+    assert sorted(stats) == sorted(changed), "each once: it is known when a log is at its end"
+
+
+def test_a_notice_without_a_change_is_no_news(logs: Path) -> None:
+    follower = Follower([str(logs)])
+    list(follower.read())
+    assert list(follower.read(set(follower.logs))) == []
+
+
+def test_a_look_at_everything_opens_no_file_that_has_not_changed(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(logs / "console.txt", PROSE)
+    named = write(logs.parent / "named.txt", PROSE)
+    follower = Follower([str(logs), str(named)])
+    list(follower.read())
+    refused = shown(Finding(skipped=follower.skipped)), counted(Finding(skipped=follower.skipped))
+    opened: list[str] = []
+    opening = os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest: opened.append(str(path)) or opening(path, *rest))
+    list(follower.read())
+    assert opened == []
+    assert (shown(Finding(skipped=follower.skipped)), counted(Finding(skipped=follower.skipped))) == refused
+    append(logs / "console.txt", PROSE)
+    list(follower.read())
+    assert opened == [str(logs / "console.txt")]
+
+
+def test_a_known_log_keeps_its_name_when_another_would_share_it(logs: Path) -> None:
+    follower = Follower([str(logs)])
+    list(follower.read())
+    write(logs / "run1" / "history.csv")
+    list(follower.read())
+    assert [log.name for log in follower.logs.values()] == ["run1", "run1/history.csv"]
+
+
+def test_a_row_is_read_with_few_calls_to_the_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = reading(path)
+    read_all(log)
+    append(path, b"2,0.25\n")
+    calls: list[str] = []
+    for name in ("stat", "open", "fstat", "pread", "close"):
+        monkeypatch.setattr(os, name, counting(name, getattr(os, name), calls))
+    assert epochs(log.read() or []) == [2]
+    assert not log.has_more
+    assert calls == ["stat", "open", "fstat", "pread", "pread", "pread", "close"], (
+        "and the head and tail are compared"
+    )
+    calls.clear()
+    assert log.read() is None
+    assert calls == ["stat"]
+
+
+def counting(name: str, call: Callable[..., object], calls: list[str]) -> Callable[..., object]:
+    def counted(*arguments: object) -> object:
+        calls.append(name)
+        return call(*arguments)
+
+    return counted
+
+
+def test_a_process_is_asked_at_the_pulse_and_not_with_each_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbmon.events import Process
+
+    asked = []
+    monkeypatch.setattr(sources, "is_gone", lambda process: asked.append(process) or len(asked) > 1)
+    start = RunStarted(run_id="a", process=Process(host="h", pid=1))
+    path = write(tmp_path / "training.jsonl", encode_line(start))
+    follower = Follower([str(tmp_path)])
+    list(follower.read())
+    assert len(asked) == 1, "at first sight it is"
+    for epoch in range(3):
+        append(path, encode_line(EpochsEnded(epochs=[epoch], metrics={"loss": [0.5]})))
+        ((_, events),) = follower.read({path})
+        assert not events[-1].process_gone  # type: ignore[union-attr]
+    assert len(asked) == 1
+    monkeypatch.setattr(sources, "PULSE_S", 0.001)
+    follower._wind(0.0)
+    follower._look_at = math.inf
+    assert follower.wait() == {path}
+    ((_, events),) = follower.read({path})
+    assert events == [Tick(time=events[-1].time, written=path.stat().st_mtime, process_gone=True)]
+    assert list(follower.read({path})) == [], "it is said once"
+
+
+# When to look without being told
+
+
+def test_what_is_due_is_looked_at_however_many_notices_come(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One busy run must not hide that another one has died, or that a new one is there."""
+    follower = Follower([str(logs)])
+    list(follower.read())
+    (path,) = follower.logs
+    follower._notices.put({os.path.realpath(path)})
+    assert follower.wait() == {path}
+    follower._look_at = 0.0
+    follower._notices.put({os.path.realpath(path)})
+    assert follower.wait() is None
+    assert follower._look_at > 0.0, "and not again at once"
+
+
+def test_many_polled_logs_are_looked_at_less_often(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(logs / "run2" / "training.csv")
+    follower = Follower([str(logs)], poll=True)
+    list(follower.read())
+    assert follower._pause() == sources.POLL_S
+    monkeypatch.setattr(sources, "MANY", 1)
+    assert follower._pause() == sources.POLL_MANY_S
+
+
+def test_folders_that_come_and_go_without_a_pause_do_not_cost_a_look_each(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower([str(logs)])
+    list(follower.read())
+    follower._look_not_before = 1000.0
+    follower._look_at = 2000.0
+    for number in range(100):
+        assert follower._translate({f"{os.path.realpath(logs)}/checkpoint{number}/"}) == set()
+    assert follower._look_at == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("named", "changed", "is_heard"),
+    [
+        ("logs", "logs/new.csv", True),
+        ("logs", "logs/a/b/new.csv", True),
+        ("logs", "logs/.git/index", False),
+        ("logs", "logs/a/.ipynb_checkpoints/x.csv", False),
+        ("logs", "logs", True),
+        ("logs", "other", False),
+        ("logs", "logs2/x.csv", False),
+        ("logs/run1/training.csv", "logs/run1/other.csv", False),
+        ("logs/run1/absent.csv", "logs/run1/absent.csv", True),
+        ("logs/absent/deep/x.csv", "logs/absent", True),
+        ("logs/absent/deep/x.csv", "logs/other", False),
+        ("logs/*/t.csv", "logs/run9/t.csv", True),
+        ("logs/*/t.csv", "elsewhere/t.csv", False),
+    ],
+)
+def test_of_unknown_paths_only_those_are_heard_that_may_bring_a_log(
+    logs: Path, named: str, changed: str, is_heard: bool
+) -> None:
+    follower = Follower([str(logs.parent / named)])
+    list(follower.read())
+    assert follower._concerns(os.path.join(os.path.realpath(logs.parent), changed)) is is_heard
+
+
+# Where notices are blind
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, *points: tuple[Path, str]) -> None:
+    table = [Mount("/", "ext4"), *(Mount(os.path.realpath(point), kind) for point, kind in points)]
+    monkeypatch.setattr(sources, "read_mounts", lambda: table)
+
+
+def test_on_a_network_file_system_it_polls_by_itself_and_says_so_once(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted(monkeypatch, (logs.parent, "nfs4"))
+    monkeypatch.chdir(logs.parent)
+    follower = Follower(["logs"])
+    try:
+        list(follower.read())
+        assert follower.trouble == "logs/ is on nfs4: looking every 2 s"
+        monkeypatch.setattr(sources, "POLL_S", 0.001)
+        monkeypatch.setattr(sources, "LOOK_S", 0.05)
+        follower.start()
+        assert follower._source is not None
+        assert follower._source._observer is None, "there is nothing to watch"
+        append(logs / "run1" / "training.csv", b"2,0.25\n")
+        until(follower, at_least("run1", [2]))
+        write(logs / "run2" / "training.csv")
+        until(follower, at_least("run2", [0, 1]))
+        assert follower.trouble == "logs/ is on nfs4: looking every 2 s"
+    finally:
+        follower.stop()
+
+
+def test_what_is_mounted_below_a_watched_folder_is_polled_and_the_rest_is_watched(
+    logs: Path, notices_only: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = write(logs / "far" / "run2" / "training.csv")
+    mounted(monkeypatch, (logs / "far", "fuse.sshfs"), (logs / "empty", "nfs"))
+    monkeypatch.chdir(logs.parent)
+    follower = Follower(["logs"])
+    try:
+        list(follower.read())
+        assert follower.trouble == "logs/far/ is on fuse.sshfs: looking every 2 s"
+        assert follower._polled() == [Path("logs/far/run2/training.csv")]
+        follower.start()
+        assert follower.wait() is None
+        list(follower.read())
+        append(logs / "run1" / "training.csv", b"2,0.25\n")
+        until(follower, at_least("run1", [2]))
+        follower._poll_at = 0.0
+        assert follower.wait() == {Path("logs/far/run2/training.csv")}
+        assert far.exists()
+    finally:
+        follower.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "trouble"), [("xfs", ""), ("nfs", "run1/training.csv is on nfs: looking every 2 s")]
+)
+def test_a_local_disk_within_a_network_file_system_is_watched(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, kind: str, trouble: str
+) -> None:
+    mounted(monkeypatch, (logs.parent, "nfs"), (logs, kind))
+    monkeypatch.chdir(logs)
+    follower = Follower(["run1/training.csv"])
+    list(follower.read())
+    assert follower.trouble == trouble
+
+
+def test_who_polls_anyway_is_told_of_no_file_system(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(monkeypatch, (logs, "nfs"))
+    follower = Follower([str(logs)], poll=True)
+    list(follower.read())
+    assert follower.trouble == ""
+
+
+# Limits of the system
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("Observer", OSError(24, "inotify instance limit reached")),
+        ("schedule", OSError(28, "inotify watch limit reached")),
+        ("start", OSError(28, "inotify watch limit reached")),
+    ],
+)
+def test_wherever_watchdog_meets_a_limit_it_polls_and_says_so(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: OSError
+) -> None:
+    from watchdog import observers
+
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(observers.Observer, {"Observer": "__init__"}.get(where, where), full)
+    follower = Follower([str(logs)])
+    taken(follower)
+    follower.start()
+    assert follower.trouble == f"no notices from the file system ({error.strerror}): looking every 2 s"
+    assert follower._source is None
+
+
+def test_a_limit_that_is_reached_below_the_folder_is_noticed(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """watchdog passes over folders that it could not add: rows in them would go unnoticed."""
+    monkeypatch.setattr(notices, "reached_limit", lambda: "inotify watch limit reached")
+    monkeypatch.setattr(sources, "POLL_S", 0.001)
+    follower = Follower([str(logs)])
+    taken(follower)
+    follower.start()
+    assert "inotify watch limit reached" in follower.trouble
+    append(logs / "run1" / "training.csv", b"2,0.25\n")
+    until(follower, at_least("run1", [2]))
+
+
+def test_a_limit_that_is_reached_later_is_noticed_at_the_next_look(
+    started: Follower, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "reached_limit", lambda: "inotify watch limit reached")
+    monkeypatch.setattr(sources, "POLL_S", 0.001)
+    taken(started)
+    assert "inotify watch limit reached" in started.trouble
+    append(logs / "run1" / "training.csv", b"2,0.25\n")
+    until(started, at_least("run1", [2]))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux'")
+def test_the_limit_is_asked_of_the_system() -> None:
+    assert notices.reached_limit() == ""
+
+
+@pytest.mark.parametrize(("limit", "is_reached"), [(4, True), (1000, False)])
+def test_the_kernels_own_limit_is_noticed_wherever_it_is_reached(
+    logs: Path, limit: int, is_reached: bool
+) -> None:
+    """In a user namespace with a limit of its own; the folder itself can be watched, not all below it."""
+    for number in range(10):
+        write(logs / f"more{number}" / "training.csv")
+    code = (
+        "import sys; from cbmon.sources import Follower; follower = Follower(sys.argv[1:]);"
+        "list(follower.read()); follower.start(); print('trouble:', follower.trouble)"
+    )
+    shell = 'echo "$0" > /proc/sys/user/max_inotify_watches && echo ready && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", shell, str(limit)]
+    try:
+        done = subprocess.run(
+            [*command, sys.executable, "-c", code, str(logs)], capture_output=True, text=True, timeout=60
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if not done.stdout.startswith("ready"):
+        pytest.skip(f"no user namespace with limits of its own here: {done.stderr.strip()}")
+    assert ("inotify watch limit reached" in done.stdout) is is_reached, done.stdout + done.stderr
+
+
+def test_stopping_while_it_starts_leaves_nothing_running(logs: Path) -> None:
+    follower = Follower([str(logs)])
+    list(follower.read())
+    follower.stop()
+    follower.start()
+    follower.stop()
+    assert follower._source is not None
+    follower._source.join(PATIENCE_S)
+    assert follower.wait() is None
+
+
+# A log that turns out to be none
+
+
+@pytest.mark.parametrize("name", ["training.csv", "console.log"])
+def test_a_header_above_prose_is_refused_live_as_a_cold_read_refuses_it(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, b"epoch,loss\n")
+    follower = Follower([str(tmp_path)])
+    list(follower.read())
+    assert follower.logs[path].trouble == ""
+    append(path, b"Starting training on 2 GPUs ...\n")
+    list(follower.read({path}))
+    assert follower.logs[path].trouble == "a header line, but no row of numbers under it"
+    assert find([str(tmp_path)]).logs == []
+    append(path, b"0,0.5\n")
+    run = Run()
+    for _, events in follower.read({path}):
+        for event in events:
+            fold(run, event)
+    assert follower.logs[path].trouble == ""
+    assert list(run.current.epochs) == [0]
+
+
+def test_what_is_said_above_the_rows_of_a_log_is_no_reason_to_judge_it_anew(path: Path) -> None:
+    log = reading(path)
+    read_all(log)
+    append(path, b"Epoch 00002: val_loss did not improve\n" * 200)
+    assert epochs(read_all(log)) == []
+    append(path, b"2,0.25\n")
+    assert epochs(read_all(log)) == [2]
+
+
+def test_a_header_that_comes_in_two_parts_tells_the_format_in_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "training.csv", b"epoch,loss")
+    log = reading(path)
+    read_all(log)
+    assert log.format is Format.KERAS_CSV
+    append(path, b",cbmon_time\n0,1.0,9\n")
+    assert epochs(read_all(log)) == [0]
+    assert log.format is Format.CBMON_CSV
+
+
+# Notices
+
+
+def told_by(tmp_path: Path, concerns: Callable[[str], bool] = lambda path: True) -> Iterator[Any]:
+    told: SimpleQueue[set[str]] = SimpleQueue()
+    source = notices.Notices(told.put, concerns)
+    try:
+        source.watch({os.path.realpath(tmp_path): True})
+        yield told
+    finally:
+        source.stop()
+        source.join(PATIENCE_S)
+
+
+def test_many_changes_are_told_in_few_sets(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.csv" for number in range(200)]
+    for told in told_by(tmp_path):
+        for _ in range(5):
+            for path in paths:
+                append(path, b"x")
+        found: set[str] = set()
+        sets = 0
+        while found != {os.path.realpath(path) for path in paths}:
+            found |= told.get(timeout=PATIENCE_S)
+            sets += 1
+        assert sets < 100, "2,200 notices"
+
+
+def test_what_is_of_no_interest_is_not_told(tmp_path: Path) -> None:
+    for told in told_by(tmp_path, lambda path: path.endswith("last.csv")):
+        for number in range(50):
+            append(tmp_path / f"{number}.txt", b"x")
+        append(tmp_path / "last.csv", b"x")
+        assert told.get(timeout=PATIENCE_S) == {os.path.realpath(tmp_path / "last.csv")}
+
+
+def test_folders_end_with_a_slash_and_reading_is_no_change(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    for told in told_by(tmp_path):
+        (tmp_path / "a.csv").read_bytes()
+        os.listdir(tmp_path)
+        (tmp_path / "folder").mkdir()
+        assert told.get(timeout=PATIENCE_S) == {os.path.join(os.path.realpath(tmp_path), "folder", "")}
+
+
+def test_watching_other_folders_ends_the_watch_of_those_before(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    told: SimpleQueue[set[str]] = SimpleQueue()
+    source = notices.Notices(told.put)
+    try:
+        source.watch({os.path.realpath(tmp_path / "a"): True})
+        source.watch({os.path.realpath(tmp_path / "b"): True})
+        append(tmp_path / "a" / "x.csv", b"x")
+        append(tmp_path / "b" / "x.csv", b"x")
+        assert told.get(timeout=PATIENCE_S) == {os.path.realpath(tmp_path / "b" / "x.csv")}
+    finally:
+        source.stop()
+
+
+def test_watchdogs_own_words_do_not_reach_the_screen(logs: Path) -> None:
+    """It logs that it was stopped, or lost a race; without a handler Python writes that to stderr."""
+    code = (
+        "import sys, logging; from cbmon.sources import Follower; follower = Follower(sys.argv[1:]);"
+        "list(follower.read()); follower.start(); logging.getLogger('watchdog.observers').error('x');"
+        "follower.stop()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(logs)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,31 +5,55 @@ import time
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cbmon.chart import MarkKind
-from cbmon.events import EpochsEnded, Event, Malformed, Process, RunEnded, RunStarted, Tick
+from cbmon.events import (
+    CallbackState,
+    CallbackStates,
+    CheckpointSaved,
+    EpochsEnded,
+    Event,
+    Malformed,
+    Process,
+    Progress,
+    RunEnded,
+    RunStarted,
+    Tick,
+)
 from cbmon.formats.sniff import Format
+from cbmon.plots import chart_view, next_metric
 from cbmon.rules import Severity, Status, alerts
 from cbmon.run import Run, fold
 from cbmon.sources import Log, Skipped
+from cbmon.units import duration
 from cbmon.views import (
+    ORDERS,
     FactsView,
     RunView,
     alert_lines,
     alert_sentence,
     ascii_only,
-    chart_view,
+    best_runs,
+    callback_sentence,
     epoch_sentence,
+    epochs_view,
     facts_view,
     headline_metric,
+    matches,
     metric_groups,
     needs_you_line,
     newest_first,
+    ordered,
     run_view,
     show_table,
     state_sentence,
+    strip_lines,
+    summary_cells,
     unreadable_view,
 )
 
@@ -152,6 +176,8 @@ def test_a_log_that_cannot_be_read_any_more_needs_you_and_keeps_its_numbers() ->
     view = run_view(log, a_run(TEN))
     assert (view.glyph, view.word, view.needs_you) == ("✗", "cannot be read: permission denied", True)
     assert (view.epoch, view.last) == (10, 0.5)
+    log.trouble = "\x1b[2J"
+    assert run_view(log, a_run(TEN)).word == r"cannot be read: \x1b[2J"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +282,7 @@ def test_an_epoch_is_one_sentence_as_people_read_it() -> None:
     )
     view = run_view(a_log(), run)
     assert epoch_sentence(view, run, NOON) == (
-        "12:41 run4 epoch 41/200 loss .3010 val_loss .4188 (best .4120 at 37) lr 1e-4 done ≈ 17:59"
+        "12:41 run4 epoch 41/200 loss .3010 val_loss .4188 (best .4120 at 37) lr 1e-4 done ≈ 15:20"
     )
 
 
@@ -321,6 +347,146 @@ def test_the_line_above_all_names_those_that_need_you(needing: list[str], health
     assert needs_you_line(views, names=False) == line.partition(":")[0]
 
 
+# --- the list: orders, filter, best -------------------------------------------------------------------------
+
+
+def listed(name: str, **more: Any) -> RunView:
+    facts = {"status": Status.GROWING, "glyph": "◐", "word": "growing", "needs_you": False}
+    return RunView(name=name, **(facts | more))
+
+
+def names_in(order: str, *views: RunView) -> list[str]:
+    return [view.name for view in ordered(dict(enumerate(views)), order).values()]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["run10", "run2", "run1"], ["run1", "run2", "run10"]),
+        (["b/run2", "a/run10", "A/run9"], ["A/run9", "a/run10", "b/run2"]),
+        (["x1y10", "x1y9", "x1", "x", "1x", "10", "9"], ["1x", "9", "10", "x", "x1", "x1y9", "x1y10"]),
+        (["run2", "run02", "run1"], ["run1", "run02", "run2"]),
+        (["10", "²", "٣", ""], ["", "٣", "10", "²"]),
+        (
+            ["lr0.1", "lr0.01", "日本10", "lr0.001", "日本2"],
+            ["lr0.001", "lr0.01", "lr0.1", "日本2", "日本10"],
+        ),
+    ],
+    ids=["numbers", "case", "mixed", "the same number", "other digits", "powers of ten"],
+)
+def test_names_are_ordered_as_people_count(names: list[str], expected: list[str]) -> None:
+    assert names_in("name", *map(listed, names)) == expected
+
+
+def test_the_best_of_each_metric_come_first_and_what_has_none_last() -> None:
+    views = [
+        listed("worse", metric="val_loss", best=0.5),
+        listed("no value"),
+        listed("better", metric="val_loss", best=0.25),
+        listed("accurate", metric="val_accuracy", best=0.9),
+        listed("inaccurate", metric="val_accuracy", best=0.1),
+        listed("zero", metric="val_loss", best=0.0),
+        listed("NaN only", metric="val_loss", last=math.nan),
+        listed("negative", metric="val_loss", best=-1.0),
+    ]
+    best = names_in("best", *views)
+    assert best[:2] == ["accurate", "inaccurate"]
+    assert best[2:6] == ["negative", "zero", "better", "worse"]
+    assert sorted(best[6:]) == ["NaN only", "no value"]
+
+
+def test_the_nearest_to_their_plan_come_first_then_the_longest() -> None:
+    views = [
+        listed("new"),
+        listed("long", epoch=900),
+        listed("half", epoch=50, planned=100),
+        listed("done", epoch=10, planned=10),
+        listed("begun", planned=10),
+        listed("short", epoch=3),
+        listed("half of more", epoch=100, planned=200),
+    ]
+    assert names_in("progress", *views) == ["done", "half of more", "half", "long", "short", "new", "begun"]
+
+
+def test_newest_keeps_the_places() -> None:
+    assert ORDERS[0] == "newest"
+    assert names_in("newest", listed("b"), listed("a")) == ["b", "a"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            listed,
+            st.text(max_size=12),
+            epoch=st.none() | st.integers(1, 2**53),
+            planned=st.none() | st.integers(1, 2**53),
+            metric=st.sampled_from([None, "loss", "acc", "x"]),
+            best=st.none() | st.floats(),
+        )
+    ),
+    st.sampled_from(ORDERS),
+)
+def test_every_order_keeps_every_run_and_is_the_same_a_second_time(views: list[RunView], order: str) -> None:
+    runs = dict(enumerate(views))
+    found = ordered(runs, order)
+    assert sorted(found) == sorted(runs)
+    if all(view.best is None or math.isfinite(view.best) for view in views):
+        assert [*ordered(found, order)] == [*found]
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("", True), ("  ", True), ("run4", True), ("RUN4", True), ("un", True), ("run5", False),
+        ("run4 nan", True), ("run4 finished", False), ("val_loss", True), ("growing", True), ("EPOCH", True),
+        ("!run4", False), ("!finished", True), ("run !finished !crashed", True), ("run !nan", False), ("!", True),
+        ("! run4", True), ("!!", True), ("ω", True), ("Ω", True), ("[", False), (".*", False),
+    ],
+)  # fmt: skip
+def test_a_filter_wants_all_its_words_and_none_of_those_behind_an_exclamation_mark(
+    text: str, passes: bool
+) -> None:
+    view = listed("lab/Run4-Ω", word="NaN loss, epoch 21", metric="val_loss")
+    assert matches(view, text) is passes
+
+
+def test_a_filter_finds_what_cannot_be_read() -> None:
+    view = unreadable_view(Skipped(Path("x/run5.csv"), "permission denied"))
+    assert matches(view, "run5 permission")
+    assert not matches(view, "!denied")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([("val_loss", 0.5), ("val_loss", 0.25), ("val_loss", 0.3)], {1}),
+        ([("acc", 0.5), ("acc", 0.9)], {1}),
+        ([("loss", 0.25), ("loss", 0.5), ("loss", 0.25)], {0, 2}),
+        ([("loss", 0.25)], set()),
+        ([("loss", 0.25), ("loss", None)], set()),
+        ([("loss", 0.0), ("loss", 0.1), ("acc", 0.0), ("acc", -0.1)], {0, 2}),
+        ([("loss", 1.0), ("acc", 1.0), (None, 1.0)], set()),
+        ([("whatever", 1.0), ("whatever", 2.0)], set()),
+        ([("loss", math.nan), ("loss", 2.0), ("loss", 1.0)], {2}),
+        ([("loss", 2.0), ("loss", math.nan), ("loss", math.inf)], set()),
+        ([], set()),
+    ],
+    ids=[
+        "lower", "higher", "ties", "alone", "nobody to beat", "zero, two metrics", "all alone", "no direction",
+        "NaN", "one number", "none",
+    ],
+)  # fmt: skip
+def test_the_best_run_of_each_metric_is_told_where_there_are_two(
+    found: list[tuple[str | None, float | None]], expected: set[int]
+) -> None:
+    assert best_runs([listed("x", metric=metric, best=best) for metric, best in found]) == expected
+
+
+def test_a_run_that_is_nan_from_the_first_epoch_is_no_best_and_hides_none() -> None:
+    runs = [a_run(epoch(1, val_loss=value)) for value in (math.nan, 0.5, 0.25, math.inf)]
+    assert best_runs([run_view(a_log(), run) for run in runs]) == {2}
+
+
 # --- chart, facts, alerts, table ----------------------------------------------------------------------------
 
 
@@ -328,14 +494,18 @@ def test_the_chart_takes_the_metrics_in_turn_and_round_again() -> None:
     run = a_run(
         epoch(1, loss=2.0, val_loss=3.0, accuracy=0.5), epoch(2, loss=1.0, val_loss=4.0, accuracy=0.6)
     )
-    titles = [chart_view(run, group).title for group in (-1, 0, 1, 2)]
-    assert titles == ["accuracy", "loss", "accuracy", "loss"]
+    assert [chart_view(run, metric).title for metric in (None, "accuracy", "gone")] == [
+        "loss",
+        "accuracy",
+        "loss",
+    ]
+    assert [next_metric(run, None, by) for by in (-1, 0, 1, 2)] == ["accuracy", "loss", "accuracy", "loss"]
     curves = chart_view(run).curves
     assert [(curve.label, [*curve.y], curve.dashed) for curve in curves] == [
         ("train 1.000", [2.0, 1.0], False),
         ("val 4.000", [3.0, 4.0], True),
     ]
-    assert [*curves[0].x] == [1, 2]
+    assert [curves[0].at(number) for number in (0, 1, 2)] == [None, 2.0, 1.0]
 
 
 def test_the_rail_marks_rate_changes_the_best_the_first_bad_value_and_the_stop() -> None:
@@ -394,6 +564,195 @@ def test_facts_name_the_metrics_the_plan_and_the_attempt() -> None:
         "host": "gpu-box",
         "attempt": "2 of 2",
     }
+
+
+def test_facts_tell_the_model_what_took_how_long_the_callbacks_and_the_users_own_words() -> None:
+    run = a_run(
+        RunStarted(
+            run_id="r", epochs=1, steps=1, model="sequential", parameters=1_234_567, optimizer="MultiOptimizer",
+            keras="3.15.1", backend="tensorflow", process=HOST, devices=["GPU: H100", "GPU: H100"],
+            command=["train.py", "--name", "two words"], config={"batch size": 32, "layers": [64, 64]},
+        ),
+        EpochsEnded(
+            epochs=[0, 1],
+            metrics={"loss": [2.0, 1.0]},
+            learning_rates={"adam": [1e-3, 1e-4], "sgd": [0.1, None]},
+            seconds={
+                "epoch": [70.0, 61.0],
+                "step": [0.0042, None],
+                "first_step": [9.0, None],
+                "validation": [None, None],
+            },
+        ),
+        CheckpointSaved(epoch=0, path="a.keras"),
+        CheckpointSaved(epoch=1, path="b.keras"),
+        CallbackStates(epoch=1, states=[CallbackState(name="EarlyStopping", monitor="loss", wait=0, patience=5.0)]),
+        ended("stopped", restored=1),
+    )  # fmt: skip
+    assert [*facts_view(run).info] == [
+        ("plan", "1 epoch of 1 step"),
+        ("model", "sequential · 1,234,567 parameters"),
+        ("optimizer", "MultiOptimizer"),
+        ("Keras", "3.15.1 on tensorflow"),
+        ("host", "gpu-box · GPU: H100 · GPU: H100"),
+        ("took", "epoch 61 s · step 4.2 ms · first step 9.0 s"),
+        ("lr", "adam 1e-4"),
+        ("lr", "sgd 0.1"),
+        ("EarlyStopping", "loss · wait 0/5"),
+        ("saved", "b.keras (epoch 2)"),
+        ("restored", "weights of epoch 2"),
+        ("batch size", "32"),
+        ("layers", "[64, 64]"),
+        ("command", "train.py --name 'two words'"),
+    ]
+
+
+def test_facts_that_a_record_does_not_tell_are_a_dash_or_left_out() -> None:
+    assert dict(facts_view(a_run(RunStarted(run_id="r"))).info) == {
+        "plan": "–", "optimizer": "–", "Keras": "–", "host": "–",
+    }  # fmt: skip
+    assert facts_view(a_run(TEN)).info == ()
+    assert dict(facts_view(a_run(RunStarted(run_id="r", parameters=0))).info)["model"] == "0 parameters"
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (
+            {"monitor": "val_loss", "wait": 3, "patience": 5.0, "best": 0.412, "best_epoch": 36},
+            "val_loss · wait 3/5 · best .4120 ★37",
+        ),
+        ({"monitor": "loss", "wait": 3, "patience": 2.5}, "loss · wait 3/2.5"),
+        ({"monitor": "loss", "wait": 0, "cooldown": 2}, "loss · wait 0 · cooldown 2"),
+        ({"monitor": "loss", "wait": 0, "cooldown": 0, "best": math.nan}, "loss · wait 0 · best nan"),
+        ({"wait": 1}, "wait 1"),
+        ({}, ""),
+    ],
+)
+def test_a_callback_says_where_it_stands(state: dict[str, Any], sentence: str) -> None:
+    assert callback_sentence(CallbackState(name="x", **state)) == sentence
+
+
+STATE = CallbackState(name="EarlyStopping", monitor="loss", wait=1, patience=3.0, best=0.5, best_epoch=8)
+
+
+def test_the_strip_tells_the_running_epoch_the_callbacks_and_those_followed_beside_them() -> None:
+    run = a_run(
+        started(),
+        *(epoch(number, loss=0.5, at=NOON + 60 * number) for number in (9, 10)),
+        CallbackStates(epoch=9, states=[STATE]),
+        Progress(epoch=10, step=1200, steps=5000, phase="validation", step_seconds=0.0042),
+        look(610),
+    )
+    call = "EarlyStopping(patience=3)"
+    assert strip_lines(run, [(call, STATE, ""), ("Bad()", STATE, "Keras raises ValueError: no")], NOON) == [
+        "epoch 11: step 1,200/5,000 of validation · an epoch takes 60 s · a step 4.2 ms",
+        "EarlyStopping loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
+        f"{call}: loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
+        "Bad(): Keras raises ValueError: no",
+    ]
+
+
+def test_what_would_have_stopped_long_ago_has_no_end_to_tell() -> None:
+    run = a_run(started(), *(epoch(number, loss=0.5, at=NOON + 60 * number) for number in (9, 10)), look(610))
+    fired = CallbackState(name="EarlyStopping", monitor="loss", wait=3, patience=3.0, best=0.5, best_epoch=6)
+    assert strip_lines(run, [("x", fired, "")], NOON)[-1] == "x: loss · wait 3/3 · best .5000 ★7"
+
+
+def test_of_a_run_that_has_ended_only_those_beside_it_are_told() -> None:
+    run = a_run(started(), TEN, CallbackStates(epoch=9, states=[STATE]), ended("finished"))
+    assert strip_lines(run) == []
+    assert strip_lines(run, [("x", STATE, "")], NOON) == ["x: loss · wait 1/3 · best .5000 ★9"]
+
+
+def a_table() -> Run:
+    return a_run(
+        EpochsEnded(
+            epochs=[0, 1, 2, 5, 6],
+            metrics={"val_loss": [None, 3.0, math.nan, 1.0, 0.5], "acc": [0.1] * 5, "loss": [2.0] * 5},
+            learning_rate=[0.1, 0.1, None, 0.01, 0.01],
+            learning_rates={"sgd": [1.0] * 5},
+            seconds={"epoch": [61.0, 0.34, None, 1e-4, 7.0], "step": [1.0] * 5},
+        )
+    )
+
+
+def test_the_epochs_as_a_table_have_a_column_for_all_that_is_known() -> None:
+    view = epochs_view(a_table(), 9)
+    assert view.names == ("epoch", "loss", "val_loss", "acc", "lr", "lr sgd", "took")
+    assert view.rows == (
+        ("1", "2.000", "–", ".1000", "0.1", "1", "61 s"),
+        ("2", "2.000", "3.000", ".1000", "0.1", "1", "340 ms"),
+        ("3", "2.000", "nan", ".1000", "–", "1", "–"),
+        ("6", "2.000", "1.000", ".1000", "0.01", "1", "100 µs"),
+        ("7", "2.000", ".5000", ".1000", "0.01", "1", "7.0 s"),
+    )
+    assert (view.cursor, view.above, view.below) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "at", "shown", "cursor", "below"),
+    [
+        (2, None, ["6", "7"], None, 0),
+        (3, 1, ["1", "2", "3"], 0, 2),
+        (3, 3, ["2", "3", "6"], 1, 1),
+        (3, 7, ["3", "6", "7"], 2, 0),
+        (3, 4, ["3", "6", "7"], 1, 0),
+        (3, 99, ["3", "6", "7"], 2, 0),
+        (3, -7, ["1", "2", "3"], 0, 2),
+        (1, 3, ["3"], 0, 2),
+        (0, None, [], None, 0),
+    ],
+)
+def test_the_table_shows_the_last_epochs_or_those_around_the_one_that_is_read(
+    count: int, at: int | None, shown: list[str], cursor: int | None, below: int
+) -> None:
+    view = epochs_view(a_table(), count, at)
+    assert [row[0] for row in view.rows] == shown
+    assert (view.cursor, view.below) == (cursor, below)
+    assert view.above + len(shown) + view.below == 5
+
+
+def test_a_table_of_no_epochs_has_its_heading() -> None:
+    for run in (a_run(), a_run(started())):
+        view = epochs_view(run, 5, 3)
+        assert (view.names, view.rows, view.cursor, view.above, view.below) == (("epoch",), (), None, 0, 0)
+    assert epochs_view(a_table(), -1, 2).rows == ()
+
+
+def test_the_summary_has_the_metric_in_its_heading_where_it_is_one_for_all() -> None:
+    same = [listed("a", metric="val_loss", best=0.5, best_epoch=3, last=0.75), listed("b")]
+    assert summary_cells(same, NOON) == [
+        ("run", "state", "epoch", "val_loss best", "last", "lr", "since"),
+        ("a", "◐ growing", "–", ".5000 ★3", ".7500", "–", "–"),
+        ("b", "◐ growing", "–", "–", "–", "–", "–"),
+    ]
+    mixed = [*same, listed("c", metric="sparse_categorical_accuracy")]
+    assert [row[3] for row in summary_cells(mixed, NOON)] == [
+        "best", "val_loss .5000 ★3", "–", "sparse_categorical_accuracy –",
+    ]  # fmt: skip
+    assert [row[3] for row in summary_cells(mixed, NOON, 8)][1:] == ["val_loss .5000 ★3", "–", "sparse_… –"]
+    assert summary_cells(same, NOON, 6)[0][3] == "val_l… best"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"), (math.nan, "–"), (math.inf, "–"), (-math.inf, "–"), (0, "0 s"), (-0.0, "0 s"),
+        (340e-6, "340 µs"), (0.0042, "4.2 ms"), (12.0, "12 s"), (210.0, "3.5 min"), (27_000.0, "7.5 h"),
+        (181_440.0, "2.1 d"), (9.94, "9.9 s"), (9.96, "10 s"), (59.96, "60 s"), (99.4, "99 s"), (99.6, "1.7 min"),
+        (0.9994, "999 ms"), (0.9996, "1.0 s"), (0.9994e-3, "999 µs"), (0.9996e-3, "1.0 ms"), (2e-6, "2.0 µs"),
+        (99.4 * 60, "99 min"), (99.6 * 60, "1.7 h"), (47.9 * 3600, "48 h"), (48 * 3600.0, "2.0 d"),
+        (-5.0, "-5.0 s"), (-340e-6, "-340 µs"), (365 * 86400.0, "365 d"), (1e300, "1.16e295 d"), (5e-324, "0.0 µs"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_told_in_its_natural_unit(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@given(st.floats())
+def test_a_duration_is_short_whatever_it_is(seconds: float) -> None:
+    assert len(duration(seconds)) <= 11
 
 
 def test_alert_lines_have_errors_first_then_the_newest_then_what_was_left_out() -> None:

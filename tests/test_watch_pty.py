@@ -147,7 +147,7 @@ def test_ctrl_c_ends_it_also_from_the_help(logs: Path, terminals: list[Terminal]
     terminals.append(terminal := Terminal(logs, "watch", "logs"))
     terminal.shows("q quit")
     terminal.press(b"?")
-    terminal.shows("Any key closes this")
+    terminal.shows("any other key closes this")
     terminal.press(b"\x03")
     assert terminal.end() == 0
     assert b"Traceback" not in terminal.output
@@ -160,9 +160,9 @@ def test_a_terminal_without_utf_8_gets_ascii(logs: Path, terminals: list[Termina
     )
     terminal.shows(">! run1")
     terminal.press(b"?")
-    terminal.shows("Any key closes this")
+    terminal.shows("any other key closes this")
     terminal.press(b"q")
-    terminal.until(lambda: not any("Any key closes this" in line for line in terminal.screen.display))
+    terminal.until(lambda: not any("any other key closes this" in line for line in terminal.screen.display))
     terminal.shows("NaN loss at epoch 4")
     terminal.press(b"q")
     assert terminal.end() == 0

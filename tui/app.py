@@ -1,47 +1,93 @@
 """`cbmon watch`: the application. Glue only: a thread reads, the handlers fold, pure functions draw.
 
 The worker thread owns the `Follower` and touches no widget; it hands batches of events to the loop. Changes are
-drawn at once when it was calm, and else at most `REDRAWS_PER_S` times a second.
+drawn at once when it was calm, and else at most so often that drawing takes a tenth of the time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from time import monotonic
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
 from textual.message import Message
+from textual.screen import Screen
 from textual.timer import Timer
 
-from cbmon import frame
-from cbmon.chart import Role, Row
-from cbmon.events import Event
+from cbmon import frame, plots
+from cbmon.axes import Limits, Window, window_limits
+from cbmon.chart import Role, Row, epoch_at
+from cbmon.events import Event, Tick
 from cbmon.rules import Severity
 from cbmon.run import Run, fold
-from cbmon.sources import Follower, Log
+from cbmon.sources import Follower, Log, Skipped
+from cbmon.thin import LARGE
+from cbmon.tui.driver import driver_class, redraw
 from cbmon.tui.keys import KEYS, footer_text
+from cbmon.tui.look import Look, Main
 from cbmon.tui.screens import HelpScreen
-from cbmon.tui.widgets import Panel
+from cbmon.tui.widgets import Palette, Panel, broken
 from cbmon.units import printable
-from cbmon.views import RunView, alert_lines, chart_view, facts_view, newest_first, run_view, unreadable_view
+from cbmon.views import (
+    ORDERS,
+    RunView,
+    alert_lines,
+    epochs_view,
+    facts_view,
+    matches,
+    newest_first,
+    ordered,
+    run_view,
+    strip_lines,
+    unreadable_view,
+)
 
-REDRAWS_PER_S = 10.0
+if TYPE_CHECKING:
+    from cbmon.replay.shadow import Shadow
+
+MAX_FPS = 10.0
 """Fast enough to look live, slow enough that a burst costs a few percent of a core."""
+DRAWING_SHARE = 0.1
+"""Drawing takes at most this part of the time while changes keep coming."""
+CROWD = 64
+"""Runs that change at once from which those off the screen wait."""
+SWEEP_S = 2.0
+"""How long they wait: so late is the head's count of runs that need somebody."""
+FIRST_READ_S = 0.06
+"""What is read before the first picture: most folders whole, and a second picture is dearer than that."""
+OTHERS_MAX = 3
+"""Small charts of other metrics below the large one."""
 WIDE = 120
 """Columns from which the facts of the run stand beside the chart."""
+
+
+T = TypeVar("T")
+Batch: TypeAlias = tuple[Log, list[Event]]
+"""What the follower hands over: a log and what is new in it."""
+
+
+def _words(error: Exception) -> str:
+    return f"reading stopped, restart cbmon: {type(error).__name__}: {error}"
 
 
 class EventsRead(Message):
     """Batches of events, by log, from the worker."""
 
-    def __init__(self, batches: list[tuple[Log, list[Event]]], *, is_all: bool = False) -> None:
+    def __init__(self, batches: list[Batch], *, is_all: bool = False) -> None:
         super().__init__()
         self.batches = batches
         self.is_all = is_all
@@ -57,20 +103,38 @@ class ReadingFailed(Message):
 
 
 class WatchApp(App[None]):
-    """The screen: head, runs, chart with facts beside it, alerts, keys."""
+    """The screen: head, runs, chart with facts beside it, callbacks' state, alerts, keys."""
 
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False
+    COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(name, key.action, key.description, show=False, priority=name == "ctrl+c")
         for key in KEYS
         for name in key.keys.split(",")
+        if key.action != "command_palette"
     ]
 
-    def __init__(self, follower: Follower, *, planned: int | None = None, is_ascii: bool = False) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        *,
+        planned: int | None = None,
+        is_ascii: bool = False,
+        max_fps: float = MAX_FPS,
+        policies: Callable[[], Sequence[Shadow]] = tuple,
+    ) -> None:
+        """Take what is watched.
+
+        Args:
+            follower: reads the logs.
+            planned: epochs, for logs that cannot tell.
+            is_ascii: no characters beyond ASCII.
+            max_fps: pictures a second at most.
+            policies: makes the callbacks to be followed beside a run, new ones for each run.
+        """
         # Without an ANSI theme from the start, Textual answers NO_COLOR with shades of grey: black on black, here.
         has_color = not os.environ.get("NO_COLOR")
-        super().__init__(ansi_color=None if has_color else True)
+        super().__init__(driver_class=driver_class(), ansi_color=None if has_color else True)
         if not has_color:
             self.theme = "ansi-dark"
         self.animation_level = "none"
@@ -78,70 +142,123 @@ class WatchApp(App[None]):
         self._title = " ".join(map(printable, follower.paths))
         self._planned = planned
         self._is_ascii = is_ascii
+        self._max_fps = max_fps
+        self._policies = policies
+        self._shadows: dict[Path, Sequence[Shadow]] = {}
         self._runs: dict[Path, Run] = {}
         self._logs: dict[Path, Log] = {}
         self._views: dict[Path, RunView] = {}
-        """In the order shown: newest first, as they were first seen."""
+        """In the order shown when nothing else was asked for: newest first, as they were first seen."""
         self._dirty: set[Path] = set()
+        """Runs with new events."""
+        self._looked: set[Path] = set()
+        """Runs whose logs were looked at and have nothing new: only their state may have changed."""
         self._is_chosen_anew = True
         """Whether the user chose something else to see since the last drawing."""
         self._alerts: list[tuple[Severity, str]] = []
-        """Of the run under the cursor, and what is wrong with the watching itself."""
+        """Of the chosen run."""
         self._has_read = False
-        self._cursor: Path | None = None
-        self._group = 0
-        self._height = 24
-        """Rows of the terminal, as the latest resize told: `size` still has those before it."""
-        self._is_log: bool | None = None
-        """What the user chose; None: the chart decides by its values."""
-        self._shows_alerts = False
+        self._rest: Iterator[Batch] | None = None
+        """What is still to be read when the first picture is drawn."""
+        self._look = Look()
+        self._width, self._height = 80, 24
+        """Of the terminal, as the latest resize told: `size` still has those before it."""
+        self._picture: plots.ChartView | None = None
+        """What the chart shows now."""
+        self._limits: Limits = (1.0, 10.0)
+        """Its epochs."""
+        self._notice = ""
+        """What the last key could not do."""
         self._pending: Timer | None = None
         self._drawn_at = 0.0
+        self._swept_at = 0.0
+        """When the views of runs off the screen were made anew."""
+        self._drawing_s = 0.0
+        """How long the last drawing took."""
         self.first_read = asyncio.Event()
         """Set once everything there was at the start is on the screen."""
         self._failure = ""
         """What ended the reading, empty while it goes on."""
+        self._fault = ""
+        """What the latest drawing failed by, before it came to the panels."""
 
     def compose(self) -> ComposeResult:
         """The panels; each draws itself from this app's state."""
-        yield Panel(self._draw_head, id="head")
-        yield Panel(self._draw_runs, id="runs")
-        yield Panel(self._draw_rule, id="rule")
+        yield (palette := Palette())
+        yield Panel(self._draw_head, palette, id="head")
+        yield Panel(self._draw_runs, palette, id="runs")
+        yield Panel(self._draw_rule, palette, id="rule")
         with Container(id="middle"):
-            yield Panel(self._draw_chart, id="chart")
-            yield Panel(self._draw_facts, id="facts")
-        yield Panel(self._draw_alerts, id="alerts")
-        yield Panel(self._draw_footer, id="footer")
+            yield Panel(self._draw_main, palette, id="main")
+            yield Panel(self._draw_facts, palette, id="facts")
+        yield Panel(self._draw_strip, palette, id="strip")
+        yield Panel(self._draw_alerts, palette, id="alerts")
+        yield Panel(self._draw_footer, palette, id="footer")
+
+    def on_load(self) -> None:
+        """Before the first picture: read what a moment is enough for."""
+        try:
+            self._rest = self._read_a_moment(iter(self._follower.read()))
+        except Exception as error:  # noqa: BLE001  # as in the worker
+            self._failure = _words(error)
 
     def on_mount(self) -> None:
-        """Start reading, in a thread that ends with the screen."""
-        Thread(target=self._follow, name="cbmon-follower", daemon=True).start()
+        """Read the rest, and what comes, in a thread that ends with the screen."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with suppress(RuntimeError, NotImplementedError):  # no main thread, no signals: a test, a browser
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
+        if not self._failure:
+            Thread(target=self._follow, args=(self._rest,), name="cbmon-follower", daemon=True).start()
+        self.call_after_refresh(self._settle)
+
+    def _read_a_moment(self, reading: Iterator[Batch]) -> Iterator[Batch] | None:
+        """Read before the first picture; gives what is left, None if all was read."""
+        until = monotonic() + FIRST_READ_S
+        for log, events in reading:
+            self._take([(log, events)])
+            if monotonic() > until:
+                return reading
+        self._has_read = True
+        return None
+
+    def _settle(self) -> None:
+        """After the first picture: what was made for it stays."""
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+    def _prepare_for_large_charts(self) -> None:
+        """NumPy draws large runs; its import would hold up the first chart by 50 ms."""
+        if "numpy" not in sys.modules and any(
+            len(run.current.epochs) >= LARGE for run in self._runs.values()
+        ):
+            Thread(target=import_module, args=("numpy",), name="cbmon-numpy", daemon=True).start()
 
     def on_unmount(self) -> None:
         """End the reading before the loop that it reports to."""
         self._follower.stop()
 
-    def _follow(self) -> None:
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def _follow(self, reading: Iterator[Batch] | None) -> None:
         """The worker thread: read, hand over, wait. The border where an error becomes something shown."""
         try:
-            changed: set[Path] | None = None
-            is_first = True
+            if reading is not None:
+                self._hand_over(reading)
+            if not self._follower.is_stopped:
+                self._follower.start()
             while not self._follower.is_stopped:
-                self._hand_over(changed)
-                if is_first and not self._follower.is_stopped:
-                    self._follower.start()
-                    is_first = False
-                changed = self._follower.wait()
+                self._hand_over(self._follower.read(self._follower.wait()))
         except Exception as error:  # noqa: BLE001  # the worker's border: shown, not swallowed
-            self._tell(ReadingFailed(f"reading stopped, restart cbmon: {type(error).__name__}: {error}"))
+            self._tell(ReadingFailed(_words(error)))
 
-    def _hand_over(self, changed: set[Path] | None) -> None:
+    def _hand_over(self, reading: Iterable[Batch]) -> None:
         """Read what changed and post it; a long read in several parts, so that the screen keeps up."""
-        batches: list[tuple[Log, list[Event]]] = []
+        batches: list[Batch] = []
         handed_over = monotonic()
-        for batch in self._follower.read(changed):
+        for batch in reading:
             batches.append(batch)
-            if monotonic() - handed_over > 1 / REDRAWS_PER_S:
+            if monotonic() - handed_over > 1 / self._max_fps:
                 self._tell(EventsRead(batches))
                 batches, handed_over = [], monotonic()
         self._tell(EventsRead(batches, is_all=True))
@@ -158,96 +275,251 @@ class WatchApp(App[None]):
 
     def on_events_read(self, message: EventsRead) -> None:
         """Fold what the worker read."""
-        for log, events in message.batches:
+        self._take(message.batches)
+        self._has_read = self._has_read or message.is_all
+        self._prepare_for_large_charts()
+        self._schedule()
+
+    def _take(self, batches: Iterable[Batch]) -> None:
+        for log, events in batches:
             run = self._runs.setdefault(log.path, Run())
             for event in events:
                 fold(run, event)
             self._logs[log.path] = log
-            self._dirty.add(log.path)
-        self._has_read = self._has_read or message.is_all
-        self._schedule()
+            is_look = all(isinstance(event, Tick) for event in events)
+            (self._looked if is_look else self._dirty).add(log.path)
+
+    # --- drawing ------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         """Draw at once if it was calm, else a little later, together with what comes until then."""
         if self._pending is None:
-            wait_s = self._drawn_at + 1 / REDRAWS_PER_S - monotonic()
+            pause_s = max(1 / self._max_fps, self._drawing_s / DRAWING_SHARE)
+            wait_s = self._drawn_at + pause_s - monotonic()
             if wait_s > 0:
                 self._pending = self.set_timer(wait_s, self._draw)
             else:
                 self._draw()
 
     def _draw(self) -> None:
-        """Build the views of what changed and redraw the panels; only changed lines reach the terminal."""
+        """Renew what is shown and redraw the panels; only changed lines reach the terminal."""
         self._pending, self._drawn_at = None, monotonic()
-        is_stale = self._is_chosen_anew or self._shows_alerts or self._cursor in self._dirty
-        fresh = {path: run_view(self._logs[path], self._runs[path], self._planned) for path in self._dirty}
-        self._dirty.clear()
-        self._is_chosen_anew = False
-        new = newest_first({path: view for path, view in fresh.items() if path not in self._views})
-        self._views = new | self._views | {path: view for path, view in fresh.items() if path not in new}
-        if self._cursor is None and self._views and self._has_read:
-            self._cursor, is_stale = next(iter(self._views)), True
-        if is_stale:
-            self._alerts = alert_lines(self._runs[self._cursor]) if self._cursor else []
-        self._layout()
+        self._fault = ""
+        is_stale = self._guarded(self._renew, True)
+        self._guarded(self._layout, None)
+        unchanged = {"facts", "strip"} | ({"main"} if self._look.shows_epochs else set())
         for panel in self.query(Panel):
-            if is_stale or panel.id not in ("chart", "facts"):
+            if is_stale or panel.id not in unchanged:
                 panel.redraw()
         if self._has_read:
             self.first_read.set()
+        self._drawing_s = monotonic() - self._drawn_at
+        if self._dirty or self._looked:
+            self._schedule()
+
+    def _guarded(self, part: Callable[[], T], otherwise: T) -> T:
+        """The border of what comes before the panels: an error is shown, and the rest goes on."""
+        try:
+            return part()
+        except Exception as error:  # noqa: BLE001  # shown, not swallowed
+            self._fault = broken(error)
+            self._dirty.clear()
+            self._looked.clear()
+            self.query_one("#alerts").styles.height = 1
+            return otherwise
+
+    def _view(self, path: Path) -> RunView:
+        """A run as the list shows it; one that we fail on hides no other."""
+        try:
+            return run_view(self._logs[path], self._runs[path], self._planned)
+        except Exception as error:  # noqa: BLE001  # shown, not swallowed
+            return replace(
+                unreadable_view(Skipped(path, "")),
+                name=printable(self._logs[path].name),
+                word=printable(broken(error)),
+            )
+
+    def _renew(self) -> bool:
+        """Build the views of what changed; gives whether what is drawn of the chosen runs is another picture."""
+        look = self._look
+        is_stale = self._is_chosen_anew or look.run in self._dirty or not self._dirty.isdisjoint(look.marks)
+        due = self._due()
+        fresh = {path: self._view(path) for path in due}
+        is_stale = is_stale or (look.run in fresh and fresh[look.run] != self._views.get(look.run))
+        self._dirty -= due
+        self._looked -= due
+        self._is_chosen_anew = False
+        new = newest_first({path: view for path, view in fresh.items() if path not in self._views})
+        self._views = new | self._views | {path: view for path, view in fresh.items() if path not in new}
+        if look.run is None and self._views and self._has_read:
+            look.run, is_stale = next(iter(self._listed() or self._views)), True
+        if is_stale:
+            self._alerts = alert_lines(self._runs[look.run]) if look.run else []
+            self._picture = self._new_picture()
+        return is_stale
+
+    def _due(self) -> set[Path]:
+        """Whose views are to be made anew: in a crowd, those off the screen wait, so that they cost little."""
+        waiting = self._dirty | self._looked
+        if len(waiting) <= CROWD:
+            return waiting
+        if monotonic() - self._swept_at >= SWEEP_S or not self._views:
+            self._swept_at = monotonic()
+            return waiting
+        paths = list(self._listed())
+        shown = frame.visible(len(paths), self._height, self._place())
+        return waiting & {*(paths[row] for row in shown), *self._look.marks, *filter(None, [self._look.run])}
+
+    def _new_picture(self) -> plots.ChartView | None:
+        """What the chart shows of the chosen run, or of the marked ones."""
+        look = self._look
+        if look.run is None:
+            return None
+        if look.marks:
+            marked = [
+                (self._marked(path), self._runs[path])
+                for path in sorted(look.marks, key=look.marks.__getitem__)
+            ]
+            return plots.overlay_view(marked, look.metric, self._planned)
+        fired = {shadow.call.text: shadow.fired for shadow in self._shadows_of(look.run)}
+        return plots.chart_view(self._runs[look.run], look.metric, self._planned, fired)
+
+    def _shadows_of(self, path: Path) -> Sequence[Shadow]:
+        if path not in self._shadows:
+            self._shadows[path] = self._policies()
+        for shadow in self._shadows[path]:
+            shadow.look(self._runs[path].current)
+        return self._shadows[path]
 
     def _layout(self) -> None:
-        """Give the panels the rows they need; the chart has the rest."""
-        height = self._height
-        listed = len(self._listed())
-        self.query_one("#runs").styles.height = min(listed, max(1, height // frame.RUNS_SHARE))
-        self.query_one("#rule").styles.height = min(listed, 1)
-        alerts = 0 if self._shows_alerts else len(self._alert_lines())
+        """Give the panels the rows they need; the middle has the rest."""
+        height, look = self._height, self._look
+        listed = len(self._listed()) + len(self._unreadable())
+        is_alone = look.is_full or look.main is Main.SUMMARY
+        self.query_one("#runs").styles.height = (
+            0 if is_alone else min(listed, max(1, height // frame.RUNS_SHARE))
+        )
+        self.query_one("#rule").styles.height = 0 if is_alone else min(listed, 1)
+        self.query_one("#strip").styles.height = min(len(self._strip()), frame.STRIP_MAX)
+        hides_alerts = look.main in (Main.ALERTS, Main.SUMMARY)
+        alerts = 0 if hides_alerts else len(self._alert_lines())
         self.query_one("#alerts").styles.height = min(alerts, max(1, height // frame.ALERTS_SHARE))
+        self.query_one("#facts").display = self._width >= WIDE and not is_alone
 
     # --- what the panels draw -----------------------------------------------------------------------------
 
-    def _listed(self) -> list[RunView]:
-        """The runs, and below them the files that look like logs and cannot be read."""
-        unreadable = [unreadable_view(skip) for skip in self._follower.skipped if skip.looks_like_log]
-        return [*self._views.values(), *unreadable]
+    def _listed(self) -> dict[Path, RunView]:
+        """The runs in their order, those that the filter lets pass."""
+        views = ordered(self._views, self._look.order)
+        if self._look.filter:
+            views = {path: view for path, view in views.items() if matches(view, self._look.filter)}
+        return views
+
+    def _marked(self, path: Path) -> RunView:
+        return replace(self._views[path], mark=self._look.marks.get(path))
+
+    def _shown(self) -> list[RunView]:
+        """The rows of the list: runs with their marks, and below them what cannot be read."""
+        listed = self._listed()
+        runs = [self._marked(path) for path in listed] if self._look.marks else list(listed.values())
+        return [*runs, *self._unreadable()]
+
+    def _unreadable(self) -> list[RunView]:
+        """The files that look like logs and cannot be read."""
+        found = (unreadable_view(skip) for skip in self._follower.skipped if skip.looks_like_log)
+        return [view for view in found if matches(view, self._look.filter)]
+
+    def _place(self) -> int | None:
+        """The row of the chosen run in the list; None if the filter hides it."""
+        return next((row for row, path in enumerate(self._listed()) if path == self._look.run), None)
 
     def _now(self) -> float | None:
         """The time of the last look at any log: the screen itself reads no clock."""
         return max((run.seen.time for run in self._runs.values() if run.seen and run.seen.time), default=None)
 
     def _alert_lines(self) -> list[tuple[Severity, str]]:
-        failure = [(Severity.ERROR, printable(self._failure))] if self._failure else []
+        told = (
+            (self._failure, Severity.ERROR), (self._fault, Severity.ERROR), (self._notice, Severity.WARNING),
+        )  # fmt: skip
+        own = [(severity, printable(text)) for text, severity in told if text]
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
-        return [*failure, *self._alerts, *trouble]
+        return [*own, *self._alerts, *trouble]
+
+    def _strip(self) -> list[str]:
+        """Where the callbacks of the chosen run stand, its own and those followed beside it."""
+        look = self._look
+        if look.run is None or look.marks or look.main is Main.SUMMARY:
+            return []
+        shadows = self._shadows_of(look.run)
+        states = [
+            (shadow.call.text, shadow.look(self._runs[look.run].current), shadow.trouble)
+            for shadow in shadows
+        ]
+        return strip_lines(self._runs[look.run], states, self._now())
 
     def _draw_head(self, width: int, height: int) -> list[Row]:
-        return [frame.head(self._listed(), self._title, width, self._now(), ascii=self._is_ascii)]
+        look = self._look
+        parts = [self._title, f"/{printable(look.filter)}" if look.filter else ""]
+        parts.append(f"by {look.order}" if look.order != ORDERS[0] else "")
+        title = "  ".join(filter(None, parts))
+        return [
+            frame.head(
+                [*self._views.values(), *self._unreadable()], title, width, self._now(), ascii=self._is_ascii
+            )
+        ]
 
     def _draw_rule(self, width: int, height: int) -> list[Row]:
         return [frame.rule(width, ascii=self._is_ascii)]
 
     def _draw_runs(self, width: int, height: int) -> tuple[Row, ...]:
-        cursor = list(self._views).index(self._cursor) if self._cursor else None
-        return frame.runs(self._listed(), width, height, self._now(), cursor=cursor, ascii=self._is_ascii)
+        return frame.runs(
+            self._shown(), width, height, self._now(), cursor=self._place(), ascii=self._is_ascii
+        )
 
-    def _draw_chart(self, width: int, height: int) -> tuple[Row, ...]:
-        if self._cursor is None:
+    def _draw_main(self, width: int, height: int) -> tuple[Row, ...]:
+        look = self._look
+        if look.run is None or self._picture is None:
             folder = printable(self._follower.paths[0])
             return frame.empty_rows(folder, width, height, ascii=self._is_ascii) if self._has_read else ()
-        name = self._views[self._cursor].name
-        if self._shows_alerts:
+        run, name = self._runs[look.run], self._views[look.run].name
+        if look.main is Main.SUMMARY:
+            return frame.summary(
+                self._shown(), width, height, self._now(), cursor=self._place(), ascii=self._is_ascii
+            )
+        if look.main is Main.ALERTS:
             lines = self._alert_lines()
-            words = "alerts and warnings" if lines else "no alerts, no warnings"
-            title = frame.clip([(f" {name}  {words}", Role.TITLE)], width, self._is_ascii)
-            return (title, *frame.alert_rows(lines, width, height - 1, ascii=self._is_ascii))
-        view = chart_view(self._runs[self._cursor], self._group, self._planned)
-        return frame.curves(view, name, width, height, log=self._is_log, ascii=self._is_ascii)
+            return frame.alerts_page(
+                lines, name, width, height, min(look.first_line, max(0, len(lines) - 1)), ascii=self._is_ascii
+            )
+        if look.main is Main.EPOCHS:
+            return frame.epochs(epochs_view(run, height - 1, look.epoch), width, height, ascii=self._is_ascii)
+        self._limits = self._x_limits()
+        rows, look.y_limits = frame.curves(
+            self._picture,
+            "" if look.marks else name,
+            width,
+            height,
+            log=look.is_log,
+            x_limits=self._limits,
+            y_before=look.y_limits,
+            epoch=look.epoch,
+            others=[] if look.marks else plots.other_views(run, look.metric, OTHERS_MAX),
+            ascii=self._is_ascii,
+        )
+        return rows
+
+    def _x_limits(self) -> Limits:
+        """The epochs that the chart shows."""
+        newest = self._picture.last if self._picture else 1
+        return window_limits(self._look.window, self._bounds(), newest)
 
     def _draw_facts(self, width: int, height: int) -> tuple[Row, ...]:
-        if self._cursor is None:
+        if self._look.run is None:
             return ()
-        return frame.facts(facts_view(self._runs[self._cursor]), width, height, ascii=self._is_ascii)
+        return frame.facts(facts_view(self._runs[self._look.run]), width, height, ascii=self._is_ascii)
+
+    def _draw_strip(self, width: int, height: int) -> tuple[Row, ...]:
+        return frame.strip_rows(self._strip(), width, height, ascii=self._is_ascii)
 
     def _draw_alerts(self, width: int, height: int) -> tuple[Row, ...]:
         return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
@@ -259,55 +531,212 @@ class WatchApp(App[None]):
 
     def on_resize(self, event: Resize) -> None:
         """Facts beside the chart only where there is room."""
-        self._height = event.size.height
-        self.set_class(event.size.width < WIDE, "narrow")
+        self._width, self._height = event.size
+        self._look.forget_limits()
         self._choose_anew()
 
     def on_panel_picked(self, message: Panel.Picked) -> None:
-        """A click on a run chooses it."""
-        if message.panel.id == "runs" and self._cursor:
-            paths = list(self._views)
-            height, cursor = message.panel.size.height, paths.index(self._cursor)
-            shown = frame.visible(len(self._listed()), height, cursor)
-            if message.row < len(shown) and shown[message.row] < len(paths):
-                self._choose(paths[shown[message.row]])
+        """A click on a run chooses it, one on the chart reads its values there."""
+        panel, look = message.panel, self._look
+        is_summary = look.main is Main.SUMMARY
+        if panel.id == "runs" or (panel.id == "main" and is_summary):
+            paths, shown = list(self._listed()), self._shown()
+            height, row = panel.size.height - is_summary, message.row - is_summary
+            visible = frame.visible(len(shown), height, self._place())
+            if 0 <= row < len(visible) and visible[row] < len(paths):
+                self._choose(paths[visible[row]])
+        elif panel.id == "main" and look.main is Main.CHART and self._picture:
+            epoch = epoch_at(message.column, panel.size.width, self._limits, ascii=self._is_ascii)
+            if epoch is not None:
+                look.epoch = plots.nearest(self._picture, epoch)
+                self._choose_anew()
+
+    def on_panel_wheeled(self, message: Panel.Wheeled) -> None:
+        """The wheel goes through the list, zooms the chart, scrolls the alerts."""
+        if message.panel.id == "runs" or self._look.main is Main.SUMMARY:
+            self.action_move(message.by)
+        elif message.panel.id != "main":
+            return
+        elif self._look.main is Main.CHART:
+            self.action_zoom(2.0 if message.by < 0 else 0.5)
+        else:
+            self._scroll(message.by * 3)
 
     def action_move(self, by: int) -> None:
         """Choose another run."""
-        if self._cursor:
-            paths = list(self._views)
-            self._choose(paths[max(0, min(len(paths) - 1, paths.index(self._cursor) + by))])
+        paths, place = list(self._listed()), self._place()
+        if paths:
+            before = -(by > 0) if place is None else place
+            self._choose(paths[max(0, min(len(paths) - 1, before + by))])
 
     def action_metric(self, by: int) -> None:
         """Show another metric."""
-        self._group, self._is_log = self._group + by, None
-        self._choose_anew()
+        if self._look.run:
+            self._look.metric = plots.next_metric(self._runs[self._look.run], self._look.metric, by)
+            self._look.is_log = None
+            self._look.forget_limits()
+            self._choose_anew()
 
     def action_log(self) -> None:
         """Logarithmic y axis, on and off."""
-        if self._cursor:
-            view = chart_view(self._runs[self._cursor], self._group, self._planned)
-            self._is_log = not (view.spans_decades if self._is_log is None else self._is_log)
+        if self._picture:
+            is_log = self._picture.spans_decades if self._look.is_log is None else self._look.is_log
+            self._look.is_log = not is_log
+            self._look.forget_limits()
             self._choose_anew()
+
+    def action_mark(self) -> None:
+        """Mark the chosen run for the common chart, or not."""
+        is_done = self._look.toggle_mark()
+        self._choose_anew(
+            "" if is_done else "no more runs can be marked: Space on a marked one frees its colour"
+        )
+
+    def action_cursor(self, by: int) -> None:
+        """Read the values at another epoch."""
+        if self._picture and self._look.shows_epochs:
+            last = self._picture.last
+            epoch = last if self._look.epoch is None else self._look.epoch + by
+            self._look.epoch = plots.nearest(self._picture, epoch, by)
+            self._follow_epoch()
+
+    def action_event(self, by: int) -> None:
+        """Read the values at the next thing that happened."""
+        if self._picture and self._look.shows_epochs:
+            epoch = plots.next_mark(self._picture, self._look.epoch, by)
+            if epoch is None:
+                self._choose_anew("no more events in that direction")
+            else:
+                self._look.epoch = epoch
+                self._follow_epoch()
+
+    def _follow_epoch(self) -> None:
+        """Keep what is read in the window."""
+        look = self._look
+        if look.window and look.epoch is not None and self._picture:
+            look.window = look.window.showing(look.epoch, self._bounds(), self._picture.last)
+        self._choose_anew()
+
+    def _bounds(self) -> Limits:
+        return plots.x_limits(self._picture) if self._picture else (1.0, 10.0)
+
+    def action_zoom(self, factor: float) -> None:
+        """Show fewer or more epochs, around what is read, else around the end."""
+        if self._picture and self._look.main is Main.CHART:
+            around = self._look.epoch if self._look.epoch is not None else self._picture.last
+            self._look.window = Window.zoomed(
+                self._look.window, factor, around, self._bounds(), self._picture.last
+            )
+            self._look.forget_limits()
+            self._choose_anew()
+
+    def action_pan(self, by: int) -> None:
+        """Move the zoomed chart by half of its width."""
+        if self._look.window and self._picture:
+            self._look.window = self._look.window.panned(by / 2, self._bounds(), self._picture.last)
+            self._look.forget_limits()
+            self._choose_anew()
+
+    def action_whole(self) -> None:
+        """The whole run again, its axes fitted anew."""
+        self._look.window = None
+        self._look.forget_limits()
+        self._choose_anew()
+
+    def action_full(self) -> None:
+        """The chart, or the table, on the whole screen."""
+        if self._look.main is Main.SUMMARY:
+            self._look.main = Main.CHART
+        else:
+            self._look.is_full = not self._look.is_full
+        self._look.forget_limits()
+        self._choose_anew()
+
+    def action_table(self) -> None:
+        """The epochs as a table, and back."""
+        self._show(Main.EPOCHS)
+
+    def action_summary(self) -> None:
+        """All runs as a table, and back."""
+        self._show(Main.SUMMARY)
 
     def action_alerts(self) -> None:
         """All alerts in place of the chart, and back."""
-        self._shows_alerts = not self._shows_alerts
+        self._show(Main.ALERTS)
+
+    def _show(self, main: Main) -> None:
+        self._look.toggle(main)
+        self._choose_anew()
+
+    def action_page(self, by: int) -> None:
+        """Scroll what is in the middle by a screen."""
+        self._scroll(by * max(1, self.query_one("#main").size.height - 2))
+
+    def _scroll(self, by: int) -> None:
+        look = self._look
+        if look.main is Main.ALERTS:
+            most = len(self._alert_lines()) - (self.query_one("#main").size.height - 1)
+            look.first_line = max(0, min(look.first_line + by, most))
+            self._choose_anew()
+        elif look.main is Main.SUMMARY:
+            self.action_move(by)
+        else:
+            self.action_cursor(by)
+
+    def action_order(self) -> None:
+        """Another order of the runs."""
+        self._look.order = ORDERS[(ORDERS.index(self._look.order) + 1) % len(ORDERS)]
+        self._choose_anew()
+
+    async def action_filter(self) -> None:
+        """Ask for a filter, in the place of the keys."""
+        from cbmon.tui.prompt import FilterPrompt
+
+        if not self.query(FilterPrompt):
+            await self.mount(FilterPrompt(self._look.filter))
+
+    def on_filter_prompt_filtered(self, message: Any) -> None:
+        """Filter while it is typed."""
+        self._look.filter = message.text
+        if self._place() is None and (listed := self._listed()):
+            self._choose(next(iter(listed)))
+        self._choose_anew()
+
+    def action_step_back(self) -> None:
+        """One step back."""
+        self._look.back()
         self._choose_anew()
 
     def action_redraw(self) -> None:
         """Send the whole screen again: something else wrote over it."""
-        self.screen.refresh()
+        redraw(self)
 
     def action_help(self) -> None:
         """Show the keys."""
         self.push_screen(HelpScreen(is_ascii=self._is_ascii))
 
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: what the keys do, by name."""
+        for key in KEYS:
+            if key.description and key.action != "command_palette":
+                action = key.action
+                yield SystemCommand(
+                    key.description,
+                    f"key {key.label}",
+                    lambda action=action: self.call_later(self.run_action, action),
+                )
+
     def _choose(self, path: Path) -> None:
-        if path != self._cursor:
-            self._cursor, self._group, self._is_log = path, 0, None
+        if path != self._look.run:
+            self._look.choose(path)
             self._choose_anew()
 
-    def _choose_anew(self) -> None:
+    def _choose_anew(self, notice: str = "") -> None:
+        """Something else is to be seen, and what the key could not do: at once, however busy it is."""
+        self._notice = notice
         self._is_chosen_anew = True
+        if self._pending is not None:
+            self._pending.stop()
+            self._pending = None
+        self._drawn_at = 0.0
         self._schedule()

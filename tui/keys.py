@@ -34,16 +34,68 @@ KEYS = (
     ),
     Key(keys="home,g", action="move(-1000000)", label="Home g", description="first run"),
     Key(keys="end,G", action="move(1000000)", label="End G", description="last run"),
-    Key(keys="m,right", action="metric(1)", label="m", hint="m metric", description="next metric"),
-    Key(keys="M,left", action="metric(-1)", label="M", description="previous metric"),
+    Key(
+        keys="enter,f",
+        action="full",
+        label="Enter f",
+        hint="⏎ open",
+        ascii_hint="f open",
+        description="the run's chart on the whole screen, and back",
+    ),
+    Key(
+        keys="space",
+        action="mark",
+        label="Space",
+        hint="␣ mark",
+        ascii_hint="Spc mark",
+        description="mark a run: marked runs are drawn in one chart",
+    ),
+    Key(keys="m", action="metric(1)", label="m", hint="m metric", description="next metric"),
+    Key(keys="M", action="metric(-1)", label="M", description="previous metric"),
     Key(keys="y", action="log", label="y", hint="y log", description="logarithmic y axis, on and off"),
     Key(
-        keys="e",
-        action="alerts",
-        label="e",
-        hint="e alerts",
-        description="all alerts and warnings of the run",
+        keys="left",
+        action="cursor(-1)",
+        label="← →",
+        ascii_label="<- ->",
+        description="read values, epoch by epoch",
     ),
+    Key(keys="right", action="cursor(1)", label="", description=""),
+    Key(
+        keys="shift+left",
+        action="cursor(-10)",
+        label="Shift ← →",
+        ascii_label="Shift",
+        description="ten epochs at once",
+    ),
+    Key(keys="shift+right", action="cursor(10)", label="", description=""),
+    Key(
+        keys="left_square_bracket",
+        action="event(-1)",
+        label="[ ]",
+        hint="[ ] event",
+        description="previous, next event under the chart",
+    ),
+    Key(keys="right_square_bracket", action="event(1)", label="", description=""),
+    Key(
+        keys="plus,equals_sign",
+        action="zoom(2)",
+        label="+ -",
+        description="zoom in and out, around what is read",
+    ),
+    Key(keys="minus", action="zoom(0.5)", label="", description=""),
+    Key(keys="less_than_sign", action="pan(-1)", label="< >", description="move the zoomed chart"),
+    Key(keys="greater_than_sign", action="pan(1)", label="", description=""),
+    Key(keys="0", action="whole", label="0", description="the whole run, axes fitted anew"),
+    Key(keys="t", action="table", label="t", description="the epochs as a table, and back"),
+    Key(keys="a", action="summary", label="a", description="all runs as a table, and back"),
+    Key(keys="e", action="alerts", label="e", description="all alerts and warnings of the run"),
+    Key(keys="o", action="order", label="o", description="order of the runs: newest, name, best, progress"),
+    Key(keys="slash", action="filter", label="/", hint="/ filter", description="show only runs that match"),
+    Key(keys="pageup", action="page(-1)", label="PgUp PgDn", description="scroll tables and alerts"),
+    Key(keys="pagedown", action="page(1)", label="", description=""),
+    Key(keys="escape", action="step_back", label="Esc", description="back, step by step"),
+    Key(keys="ctrl+p", action="command_palette", label="Ctrl-P", description="all commands by name"),
     Key(keys="ctrl+l", action="redraw", label="Ctrl-L", description="draw the screen anew"),
     Key(keys="question_mark,h,f1", action="help", label="?", hint="? help", description="this help"),
     Key(keys="q,ctrl+c", action="quit", label="q", hint="q quit", description="quit; the training goes on"),
@@ -52,12 +104,12 @@ KEYS = (
 
 def footer_text(*, ascii: bool) -> str:
     """The footer: the keys that have a hint."""
-    return "   ".join((key.ascii_hint or key.hint) if ascii else key.hint for key in KEYS if key.hint)
+    return "  ".join((key.ascii_hint or key.hint) if ascii else key.hint for key in KEYS if key.hint)
 
 
 def help_lines(*, ascii: bool) -> list[str]:
-    """One line a key."""
-    return [f"{_label(key, ascii):8} {key.description}" for key in KEYS]
+    """One line a key, or a pair of keys that do one thing and its opposite."""
+    return [f"{_label(key, ascii):10} {key.description}" for key in KEYS if key.description]
 
 
 def _label(key: Key, ascii: bool) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -16,11 +19,20 @@ _MARKS = {
     MarkKind.BEST: "best value",
     MarkKind.BAD: "NaN or infinite",
     MarkKind.STOP: "stopped",
+    MarkKind.RESTART: "another attempt began",
+    MarkKind.CHECKPOINT: "checkpoint saved",
+    MarkKind.QUIET: "no word for long",
+    MarkKind.SHADOW: "a --policy would have stopped or cut here",
 }
 
 
 class HelpScreen(ModalScreen[None]):
-    """The keys, and what the glyphs under the chart mean; any key closes it."""
+    """The keys, and what the glyphs mean; arrows scroll, any other key closes it."""
+
+    SCROLLING: ClassVar[dict[str, int]] = {
+        **{"down": 1, "j": 1, "pagedown": 10, "space": 10, "end": 1000},
+        **{"up": -1, "k": -1, "pageup": -10, "home": -1000},
+    }
 
     def __init__(self, *, is_ascii: bool) -> None:
         super().__init__(classes="ascii" if is_ascii else "")
@@ -31,20 +43,26 @@ class HelpScreen(ModalScreen[None]):
         """One block of text."""
         marks = [f"{kind.glyph:8} {text}" for kind, text in _MARKS.items()]
         lines = [
+            "Arrows scroll, any other key closes this.",
+            "",
             *help_lines(ascii=self._is_ascii),
             "",
             "Under the chart:",
             *marks,
             "",
-            "Any key closes this. cbmon only reads: the training never waits.",
+            "cbmon only reads: the training never waits.",
         ]
         text = "\n".join(lines)
-        yield Static(ascii_only(text) if self._is_ascii else text, markup=False)
+        with VerticalScroll():
+            yield Static(ascii_only(text) if self._is_ascii else text, markup=False)
 
     def on_key(self, event: Key) -> None:
-        """Close."""
+        """Scroll or close."""
         event.stop()
-        self._leave()
+        if event.key in self.SCROLLING:
+            self.query_one(VerticalScroll).scroll_relative(y=self.SCROLLING[event.key], animate=False)
+        else:
+            self._leave()
 
     def on_click(self) -> None:
         """Close."""

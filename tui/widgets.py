@@ -6,34 +6,72 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
-from textual.events import Click, Resize
+from rich.style import Style
+from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
 from cbmon.chart import Role, Row
+from cbmon.frame import clip
+from cbmon.units import printable
 
 Draw = Callable[[int, int], Sequence[Row]]
 """Width and height in, rows out."""
 
 
-class Panel(Widget):
-    """Draws what a pure function gives for its size; `redraw` refreshes the lines that differ, often none."""
+def broken(error: Exception) -> str:
+    """What is said in place of something that we failed to draw."""
+    return f"cannot be drawn, a bug of cbmon: {type(error).__name__}: {error}"
+
+
+class Palette(Widget):
+    """The style of each role, once for all panels: Textual works out every component class of every widget."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"role--{role.replace('.', '-')}" for role in Role}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._styles: dict[tuple[Role, Style], Style] = {}
+
+    def style(self, role: Role, on: Style) -> Style:
+        """The role's colour and weight on the background of a panel."""
+        if (role, on) not in self._styles:
+            own = self.get_component_rich_style(f"role--{role.replace('.', '-')}")
+            self._styles[role, on] = own + Style(bgcolor=on.bgcolor)
+        return self._styles[role, on]
+
+    def notify_style_update(self) -> None:
+        """Another theme."""
+        self._styles.clear()
+        super().notify_style_update()
+
+
+class Panel(Widget):
+    """Draws what a pure function gives for its size; `redraw` refreshes the lines that differ, often none."""
 
     class Picked(Message):
         """A line was clicked."""
 
-        def __init__(self, panel: Panel, row: int) -> None:
+        def __init__(self, panel: Panel, row: int, column: int) -> None:
             super().__init__()
             self.panel = panel
             self.row = row
+            self.column = column
 
-    def __init__(self, draw: Draw, *, id: str) -> None:
+    class Wheeled(Message):
+        """The mouse wheel was turned over the panel: 1 down, -1 up."""
+
+        def __init__(self, panel: Panel, by: int) -> None:
+            super().__init__()
+            self.panel = panel
+            self.by = by
+
+    def __init__(self, draw: Draw, palette: Palette, *, id: str) -> None:
         super().__init__(id=id)
         self._draw = draw
+        self._palette = palette
         self._rows: tuple[Row, ...] = ()
 
     def redraw(self) -> None:
@@ -41,7 +79,7 @@ class Panel(Widget):
         width, height = self.size
         if not width or not height:
             return
-        old, self._rows = self._rows, tuple(self._draw(width, height))
+        old, self._rows = self._rows, self._drawn(width, height)
         changed = [
             Region(0, y, width, 1)
             for y in range(height)
@@ -50,14 +88,19 @@ class Panel(Widget):
         if changed:
             self.refresh(*changed)
 
+    def _drawn(self, width: int, height: int) -> tuple[Row, ...]:
+        """The rows; the border where an error in drawing becomes something shown, in this panel alone."""
+        try:
+            return tuple(self._draw(width, height))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other panels go on
+            return (clip([(printable(broken(error)), Role.NEEDS)], width),)
+
     def render_line(self, y: int) -> Strip:
         """One row as a strip; every segment has a style, or Textual fails under NO_COLOR."""
         row = self._rows[y] if y < len(self._rows) else ()
-        segments = [
-            Segment(text, self.get_component_rich_style(f"role--{role.replace('.', '-')}"))
-            for text, role in row
-        ]
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+        own, style = self.rich_style, self._palette.style
+        segments = [Segment(text, style(role, own)) for text, role in row]
+        return Strip(segments).adjust_cell_length(self.size.width, own)
 
     def on_resize(self, event: Resize) -> None:
         """Another size is another picture."""
@@ -65,4 +108,12 @@ class Panel(Widget):
 
     def on_click(self, event: Click) -> None:
         """Tell which line was clicked."""
-        self.post_message(self.Picked(self, event.y))
+        self.post_message(self.Picked(self, event.y, event.x))
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """Tell the wheel."""
+        self.post_message(self.Wheeled(self, 1))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """Tell the wheel."""
+        self.post_message(self.Wheeled(self, -1))

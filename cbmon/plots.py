@@ -1,0 +1,277 @@
+"""What a chart shows of one run or several: curves, marks, what is read at an epoch. Pure; epochs are 1-based."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cbmon.axes import Limits
+from cbmon.axes import x_limits as axis_limits
+from cbmon.chart import Curve, Mark, MarkKind
+from cbmon.events import CheckpointSaved
+from cbmon.rules import alerts, headline_metric, is_schedule, rate_changes
+from cbmon.run import Attempt, Run
+from cbmon.series import Column, Direction, base_name, direction, is_validation
+from cbmon.thin import CurveValues, extremes
+from cbmon.units import display_epoch, plural, printable, short, short_lr
+from cbmon.views import RunView, metric_groups
+
+DECADES = 1e5
+"""Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
+
+
+GREY = 7
+"""The colour of what is over: earlier attempts."""
+
+EARLIER_MAX = 6
+"""Curves of earlier attempts that are drawn: the latest ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartView:
+    """One metric over the epochs: of one run, training and validation together, or of several."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    names: tuple[str, ...]
+    """What each curve is, for the legend and the read-out."""
+    marks: tuple[Mark, ...] = ()
+    notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """What happened, in words, by epoch."""
+    rates: Curve | None = None
+    """The learning rate, None if none is recorded or several runs are shown."""
+    rate: float | None = None
+    """The latest one."""
+    first: int = 1
+    last: int = 1
+    """First and last epoch."""
+    planned: int | None = None
+    letters: bool = False
+    """Whether the curves are told apart by letters: one a run."""
+    spans_decades: bool = False
+    """Whether a linear axis would show nothing but the largest values."""
+
+
+def chart_view(
+    run: Run,
+    metric: str | None = None,
+    planned: int | None = None,
+    fired: Mapping[str, Sequence[int]] | None = None,
+) -> ChartView:
+    """The chart of one metric of a run: its current attempt, and the earlier ones behind it.
+
+    Args:
+        run: the run.
+        metric: base name, as of "loss" and "val_loss" together; None, or one it has not: its headline's.
+        planned: epochs, where the log cannot tell.
+        fired: by CALL, the 0-based epochs after which a callback followed beside the run would have acted.
+    """
+    attempt, number = run.current, len(run.attempts)
+    told = next((each for each in reversed(run.attempts) if each.metrics), attempt)
+    names = _group(told, metric)
+    before = [
+        (f"{_kind(name)} of attempt {at}", each, name)
+        for at, each in enumerate(run.attempts[:-1], 1)
+        for name in names
+        if name in each.metrics
+    ][-EARLIER_MAX:]
+    earlier = [(words, _curve(each, name, number=GREY, label=words)) for words, each, name in before]
+    now = names if told is attempt else []
+    curves = [(_kind(name), _curve(attempt, name, number=at)) for at, name in enumerate(now)]
+    epochs = [each.epochs for each in run.attempts if each.epochs]
+    marks = [*_marks(attempt, now), *_shadow_marks(fired or {})]
+    if number > 1 and attempt.epochs:
+        marks.append(Mark(display_epoch(attempt.epochs[0]), MarkKind.RESTART))
+    rate = attempt.learning_rate
+    started = attempt.started
+    title = printable(base_name(names[0])) if names else ""
+    return ChartView(
+        title=f"{title} · attempt {number} of {number}" if number > 1 else title,
+        curves=tuple(curve for _, curve in (*earlier, *curves)),
+        names=tuple(name for name, _ in (*earlier, *curves)),
+        marks=tuple(marks),
+        notes=_notes(run, fired or {}),
+        rates=Curve(label="lr", x=attempt.epochs, x_offset=1, y=rate, steps=True) if rate else None,
+        rate=rate.last() if rate else None,
+        first=display_epoch(min((each[0] for each in epochs), default=0)),
+        last=display_epoch(max((each[-1] for each in epochs), default=0)),
+        planned=started.epochs if started and started.epochs else planned,
+        spans_decades=any(_spans_decades(curve.y) for _, curve in (*earlier, *curves)),
+    )
+
+
+def other_views(run: Run, metric: str | None, count: int) -> list[ChartView]:
+    """The next metrics of a run, in the order in which they are stepped through."""
+    found: list[ChartView] = []
+    bases = [base_name(group[0]) for group in metric_groups(run.current)]
+    at = bases.index(metric) if metric in bases else 0
+    for base in (*bases[at + 1 :], *bases[:at])[:count]:
+        names = _group(run.current, base)
+        curves = tuple(_curve(run.current, name, number=place) for place, name in enumerate(names))
+        view = ChartView(
+            title=printable(base),
+            curves=curves,
+            names=tuple(map(_kind, names)),
+            first=display_epoch(run.current.epochs[0]),
+            last=display_epoch(run.current.epochs[-1]),
+            spans_decades=any(_spans_decades(curve.y) for curve in curves),
+        )
+        found.append(view)
+    return found
+
+
+def overlay_view(
+    marked: Sequence[tuple[RunView, Run]], metric: str | None = None, planned: int | None = None
+) -> ChartView:
+    """The same metric of several runs in one chart, each with its colour and letter: validation if it has it."""
+    judged = (headline_metric(run.current) for _, run in marked)
+    base = metric or base_name(next(filter(None, judged), ""))
+    curves, names, first, last = [], [], [], [1]
+    plans = [plan for plan in (planned, *(view.planned for view, _ in marked)) if plan]
+    for view, run in marked:
+        attempt = run.current
+        group = [name for name in attempt.metrics if base_name(name) == base]
+        if not group:
+            continue
+        name = max(group, key=is_validation)
+        curves.append(_curve(attempt, name, number=view.mark or 0, letter=view.letter))
+        names.append(f"{view.letter} {view.name}")
+        first.append(display_epoch(attempt.epochs[0]))
+        last.append(display_epoch(attempt.epochs[-1]))
+    return ChartView(
+        title=f"{printable(base)} of {plural(len(curves), 'marked run')}",
+        curves=tuple(curves),
+        names=tuple(names),
+        letters=True,
+        first=min(first, default=1),
+        last=max(last),
+        planned=max(plans, default=None),
+        spans_decades=any(_spans_decades(curve.y) for curve in curves),
+    )
+
+
+def next_metric(run: Run, metric: str | None, by: int) -> str | None:
+    """The base name of the next metric that can be drawn, counted round."""
+    bases = [base_name(group[0]) for group in metric_groups(run.current)]
+    if not bases:
+        return None
+    at = bases.index(metric) if metric in bases else 0
+    return bases[(at + by) % len(bases)]
+
+
+def x_limits(view: ChartView) -> Limits:
+    """All epochs of a chart, to the planned end."""
+    return axis_limits(view.first, view.last, view.planned)
+
+
+def nearest(view: ChartView, epoch: float, by: int = 0) -> int:
+    """The epoch that has a row next to `epoch`; from there on in the direction of `by`, if none has."""
+    found = []
+    for curve in view.curves:
+        row = bisect_left(curve.x, epoch - curve.x_offset, 0, curve.count)
+        found += [curve.x[at] + curve.x_offset for at in (row - 1, row) if 0 <= at < curve.count]
+    ahead = [x for x in found if (x - epoch) * by >= 0] or found
+    return int(min(ahead, key=lambda x: abs(x - epoch), default=view.last))
+
+
+def next_mark(view: ChartView, epoch: int | None, by: int) -> int | None:
+    """The next epoch at which something happened, from the end backwards at first; None if there is no more."""
+    places = sorted({int(mark.x) for mark in view.marks if view.first <= mark.x <= view.last})
+    if epoch is None:
+        return places[-1] if places else None
+    ahead = [place for place in places if (place - epoch) * by > 0]
+    return (min if by > 0 else max)(ahead, default=None)
+
+
+def reading(view: ChartView, epoch: int) -> list[tuple[str, str]]:
+    """What the chart's curves and the learning rate are at an epoch: name and value; – where there is none."""
+    found = list(zip(view.names, view.curves, strict=True))
+    if view.rates is not None:
+        found.append(("lr", view.rates))
+    return [(name, _value(curve, curve.at(epoch))) for name, curve in found]
+
+
+def latest(view: ChartView) -> list[tuple[str, str]]:
+    """The last value that each curve has: name and value."""
+    return [
+        (name, _value(curve, _last(curve.y))) for name, curve in zip(view.names, view.curves, strict=True)
+    ]
+
+
+def _last(values: CurveValues) -> float | None:
+    if isinstance(values, Column):
+        return values.last()
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _value(curve: Curve, value: float | None) -> str:
+    return short_lr(value) if curve.steps else short(value)
+
+
+def _group(attempt: Attempt, metric: str | None) -> list[str]:
+    groups = metric_groups(attempt)
+    return next((group for group in groups if base_name(group[0]) == metric), groups[0] if groups else [])
+
+
+def _kind(name: str) -> str:
+    return "val" if is_validation(name) else "train"
+
+
+def _curve(attempt: Attempt, name: str, *, number: int, letter: str = "", label: str = "") -> Curve:
+    column = attempt.metrics[name]
+    return Curve(
+        label=label or f"{_kind(name)} {short(column.last())}",
+        x=attempt.epochs,
+        x_offset=1,
+        y=column,
+        dashed=is_validation(name) and not letter,
+        letter=letter,
+        number=number,
+    )
+
+
+def _spans_decades(values: CurveValues) -> bool:
+    lowest, highest = extremes(values) or (0.0, 0.0)
+    return lowest > 0 and highest > DECADES * lowest
+
+
+def _notes(run: Run, fired: Mapping[str, Sequence[int]]) -> dict[int, tuple[str, ...]]:
+    """What happened in the current attempt, in words, by epoch."""
+    found: dict[int, list[str]] = {}
+    number = len(run.attempts)
+    for alert in alerts(run):
+        if alert.attempt == number and alert.epoch is not None:
+            found.setdefault(display_epoch(alert.epoch), []).append(alert.message)
+    for note in run.current.notes:
+        if isinstance(note, CheckpointSaved):
+            found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")
+    for call, epochs in fired.items():
+        for epoch in epochs:
+            found.setdefault(display_epoch(epoch), []).append(f"{printable(call)} would act here")
+    return {epoch: tuple(texts) for epoch, texts in found.items()}
+
+
+def _shadow_marks(fired: Mapping[str, Sequence[int]]) -> Iterator[Mark]:
+    return (Mark(display_epoch(epoch), MarkKind.SHADOW) for epochs in fired.values() for epoch in epochs)
+
+
+def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
+    """What the event rail shows of an attempt, for the metrics drawn."""
+    epochs = attempt.epochs
+    changes = rate_changes(attempt)
+    for row, _, _ in () if is_schedule(attempt, changes) else changes:
+        yield Mark(display_epoch(epochs[row]), MarkKind.LR)
+    for note in attempt.notes:
+        if isinstance(note, CheckpointSaved):
+            yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
+    for name in names:
+        column = attempt.metrics[name]
+        if column.first_non_finite is not None:
+            yield Mark(display_epoch(epochs[column.first_non_finite]), MarkKind.BAD)
+    judged = names[-1] if names else None
+    towards: Direction | None = direction(judged) if judged else None
+    if judged and towards and (best := attempt.metrics[judged].best(towards)) is not None:
+        yield Mark(display_epoch(epochs[best]), MarkKind.BEST)
+    if attempt.ended and attempt.ended.how != "finished" and epochs:
+        yield Mark(display_epoch(epochs[-1]), MarkKind.STOP)
