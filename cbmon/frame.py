@@ -316,8 +316,8 @@ def curves(
         rows += _band(small, width, rate_rows, x_limits, epoch, ascii)
     elif rate_rows:
         rows.append(_rate_row(view, width, x_limits, ascii))
-    if notes and len(rows) > 2:
-        rows[1] = clip([(" " * GUTTER, Role.TEXT), (notes, Role.LOOK)], width, ascii)
+    if notes and len(rows) > 2:  # over the plot's first row, beside its label
+        rows[1] = clip([*clip(rows[1], GUTTER), (f" {notes}", Role.LOOK)], width, ascii)
     return tuple(rows[:height]), y_limits
 
 

@@ -91,7 +91,7 @@ def chart_view(
         curves=tuple(curve for _, curve in (*earlier, *curves)),
         names=tuple(name for name, _ in (*earlier, *curves)),
         marks=tuple(marks),
-        notes=_notes(run, fired or {}),
+        notes=_notes(run, names, fired or {}),
         rates=Curve(label="lr", x=attempt.epochs, x_offset=1, y=rate, steps=True) if rate else None,
         rate=rate.last() if rate else None,
         first=display_epoch(min((each[0] for each in epochs), default=0)),
@@ -236,7 +236,7 @@ def _spans_decades(values: CurveValues) -> bool:
     return lowest > 0 and highest > DECADES * lowest
 
 
-def _notes(run: Run, fired: Mapping[str, Sequence[int]]) -> dict[int, tuple[str, ...]]:
+def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -> dict[int, tuple[str, ...]]:
     """What happened in the current attempt, in words, by epoch."""
     found: dict[int, list[str]] = {}
     number = len(run.attempts)
@@ -246,6 +246,12 @@ def _notes(run: Run, fired: Mapping[str, Sequence[int]]) -> dict[int, tuple[str,
     for note in run.current.notes:
         if isinstance(note, CheckpointSaved):
             found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")
+    for name in names:
+        towards = direction(name)
+        column = run.current.metrics[name]
+        if towards and (best := column.best(towards)) is not None:
+            text = f"best {printable(name)} {short(column.values[best])}"
+            found.setdefault(display_epoch(run.current.epochs[best]), []).append(text)
     for call, epochs in fired.items():
         for epoch in epochs:
             found.setdefault(display_epoch(epoch), []).append(f"{printable(call)} would act here")

@@ -179,18 +179,18 @@ def _plan_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
 
 def _course_info(attempt: Attempt) -> Iterator[tuple[str, str]]:
     """How fast it goes, and where its callbacks stand."""
-    words = {"epoch": "epoch", "validation": "validation", "step": "step", "first_step": "first step"}
-    took = [
-        f"{word} {duration(attempt.seconds[name].last())}"
-        for name, word in words.items()
-        if name in attempt.seconds and attempt.seconds[name].count
-    ]
-    if took:
-        yield "took", " · ".join(took)
+    took = {name: duration(column.last()) for name, column in attempt.seconds.items() if column.count}
+    if "epoch" in took:
+        validation = f" · validation {took['validation']}" if "validation" in took else ""
+        yield "epoch", f"takes {took['epoch']}{validation}"
+    if "step" in took:
+        first = f" · the first one {took['first_step']}" if "first_step" in took else ""
+        yield "step", f"takes {took['step']}{first}"
     for name, column in attempt.rates.items():
         yield "lr", f"{printable(name)} {short_lr(column.last())}"
-    for state in attempt.callbacks.states if attempt.callbacks else ():
-        yield printable(state.name), callback_sentence(state)
+    if attempt.callbacks and attempt.ended:  # while it runs, the strip below the chart tells them
+        for state in attempt.callbacks.states:
+            yield printable(state.name), callback_sentence(state)
     saved = [note for note in attempt.notes if isinstance(note, CheckpointSaved)]
     if saved:
         yield "saved", f"{printable(saved[-1].path)} (epoch {display_epoch(saved[-1].epoch)})"
@@ -209,13 +209,14 @@ def _script_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
 
 
 def strip_lines(
-    run: Run, shadows: Sequence[tuple[str, CallbackState, str]] = (), now: float | None = None
+    run: Run, shadows: Sequence[tuple[str, CallbackState, str, Sequence[int]]] = (), now: float | None = None
 ) -> list[str]:
     """What goes on in a run, a line each: the running epoch, its callbacks with patience, those followed beside it.
 
     Args:
         run: the run.
-        shadows: CALL, what it has counted, and why Keras would have refused it ("" if it would not).
+        shadows: CALL, what it has counted, why Keras would have refused it ("" if it would not), and the 0-based
+            epochs after which it would have stopped or cut.
         now: for times of another day.
     """
     attempt, lines = run.current, []
@@ -226,13 +227,28 @@ def strip_lines(
         for state in attempt.callbacks.states:
             stop = stop_of(run, state, attempt.callbacks.epoch)
             lines.append(f"{printable(state.name)} {callback_sentence(state)}{_stop_words(stop, now)}")
-    for call, state, trouble in shadows:
-        has_stopped = (state.wait or 0) >= max(1, state.patience or 0)
-        is_open = is_live and attempt.epochs and not has_stopped
-        stop = stop_of(run, state, attempt.epochs[-1]) if is_open else None
-        told = printable(trouble) if trouble else callback_sentence(state) + _stop_words(stop, now)
-        lines.append(f"{printable(call)}: {told}")
+    for call, state, trouble, fired in shadows:
+        if trouble:
+            told = printable(trouble)
+        elif fired and "EarlyStopping" in state.name:
+            told = f"would have stopped after epoch {display_epoch(fired[0])}"
+        else:
+            stop = stop_of(run, state, attempt.epochs[-1]) if is_live and attempt.epochs else None
+            cuts = f"would have cut after {_epoch_list(fired)} · " if fired else ""
+            told = cuts + callback_sentence(state) + _stop_words(stop, now)
+        lines.append(f"{printable(call, CALL_SHOWN)}: {told}")
     return lines
+
+
+CALL_SHOWN = 36
+"""Characters of a CALL before what it would have done: both have to fit into 80 columns."""
+
+
+def _epoch_list(epochs: Sequence[int]) -> str:
+    """`epoch 12`, `epochs 12, 18`, `epochs 12, 18 and 4 more`."""
+    shown = ", ".join(str(display_epoch(epoch)) for epoch in epochs[:3])
+    more = f" and {len(epochs) - 3} more" if len(epochs) > 3 else ""
+    return f"epoch{'' if len(epochs) == 1 else 's'} {shown}{more}"
 
 
 def _pace_parts(run: Run) -> Iterator[str]:

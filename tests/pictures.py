@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import html
+import math
 import os
+import random
 import re
 import sys
 import tempfile
@@ -16,6 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cbmon.profiles import NEWEST
+from cbmon.replay.calls import parse_calls
+from cbmon.replay.shadow import Shadow
 from cbmon.sources import Follower
 from cbmon.tui.app import WatchApp
 
@@ -35,6 +40,9 @@ class Picture:
     runs: tuple[str, ...]
     size: tuple[int, int]
     keys: tuple[str, ...] = ()
+    copies: int = 0
+    """So many made-up runs instead: for the picture of a crowd."""
+    policies: tuple[str, ...] = ()
 
 
 PICTURES_OF = {
@@ -43,16 +51,42 @@ PICTURES_OF = {
         ("plateau", "overfitting", "early-stop", "healthy", "killed", "nan", "resumed"), LARGE, ("j",)
     ),
     "nan": Picture(("nan", "healthy"), SMALL),
-    "learning-rate": Picture(("plateau",), SMALL),
-    "resumed": Picture(("resumed",), SMALL),
+    "learning-rate": Picture(("plateau",), SMALL, ("left_square_bracket",) * 3),
+    "resumed": Picture(("continued", "resumed"), SMALL, ("j",)),
+    "compare": Picture(
+        ("plateau", "overfitting", "early-stop", "healthy"),
+        LARGE,
+        ("space", "j", "space", "j", "space", "j", "space"),
+    ),
+    "policy": Picture(
+        ("overfitting", "healthy"), SMALL, policies=("EarlyStopping(patience=5, restore_best_weights=True)",)
+    ),
+    "table": Picture(("plateau",), SMALL, ("left", "t")),
     "empty": Picture((), SMALL),
+    "thousand": Picture((), LARGE, ("o", "o"), copies=1000),
     "alerts": Picture(("nan", "plateau"), SMALL, ("e",)),
     "help": Picture(("healthy",), SMALL, ("question_mark",)),
 }
 
 
+def made_up(number: int) -> bytes:
+    """A run of a sweep that nobody trained: curves that fall as the number says."""
+    noise = random.Random(number)
+    floor, pace, epochs = noise.uniform(0.2, 0.6), noise.uniform(5, 40), noise.randint(20, 200)
+    rows = []
+    for epoch in range(epochs):
+        loss = floor + math.exp(-epoch / pace)
+        rows.append(f"{epoch},{loss:.4f},{loss + 0.05 + noise.gauss(0, 0.01):.4f},1e-3")
+    return "\n".join(("epoch,loss,val_loss,lr", *rows, "")).encode()
+
+
 def lay_out(picture: Picture, folder: Path, now: float) -> None:
-    """Link the samples into a folder and set their times, so that the picture does not depend on the day."""
+    """Copy the samples into a folder and set their times, so that the picture does not depend on the day."""
+    for number in range(picture.copies):
+        target = folder / f"sweep-{number:04}" / "training.csv"
+        target.parent.mkdir()
+        target.write_bytes(made_up(number))
+        os.utime(target, (now - number, now - number))
     for age, name in enumerate(picture.runs):
         source = next(path for path in sorted((SAMPLES / name).iterdir()))
         target = folder / name / source.name
@@ -70,7 +104,11 @@ async def draw(picture: Picture, now: Callable[[], float] = lambda: CLOCK) -> st
         here = Path.cwd()
         os.chdir(base)
         try:
-            app = WatchApp(Follower(["logs"], poll=True, now=now))
+            calls = [call for text in picture.policies for call in parse_calls(text, NEWEST)]
+            app = WatchApp(
+                Follower(["logs"], poll=True, now=now),
+                policies=lambda: [Shadow(call, NEWEST) for call in calls],
+            )
             app.title = "cbmon watch logs"
             async with app.run_test(size=picture.size) as pilot:
                 await app.first_read.wait()

@@ -194,12 +194,12 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
 
 async def answered(app: App[Any]) -> None:
     """Let each queue work off what a key puts into it, on its way down and up again."""
-    for _ in range(2):
-        for pump in (app, app.screen, app.focused, app.screen, app):
-            if pump is not None and pump.is_running:
-                done = asyncio.Event()
-                pump.call_later(done.set)
-                await asyncio.wait_for(done.wait(), PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        for pump in (app, app.screen, app.focused, app.screen, app) * 2:
+            done = asyncio.Event()
+            if pump is not None and pump.call_later(done.set):
+                while not done.is_set() and pump.is_running and pump.is_attached:
+                    await asyncio.sleep(0)
 
 
 async def wheel(pilot: Pilot[None], name: str, by: int) -> None:
@@ -1548,7 +1548,7 @@ async def test_the_end_of_the_reading_is_shown_on_the_alerts_page_as_well(
     path = a_log(logs, "run")
     async with watching(poll=False) as (app, pilot):
         await press(pilot, "e")
-        monkeypatch.setattr(Follower, "read", lambda *_: [1 // 0])
+        monkeypatch.setattr(Follower, "read", lambda *_: 1 // 0)
         append(path, row(5))
         await until(pilot, lambda: any("reading stopped" in line for line in panel(app, "main")))
 

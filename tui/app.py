@@ -363,7 +363,7 @@ class WatchApp(App[None]):
         waiting = self._dirty | self._looked
         if len(waiting) <= CROWD:
             return waiting
-        if monotonic() - self._swept_at >= SWEEP_S or not self._views:
+        if monotonic() - self._swept_at >= SWEEP_S or not waiting <= self._views.keys():
             self._swept_at = monotonic()
             return waiting
         paths = list(self._listed())
@@ -451,9 +451,9 @@ class WatchApp(App[None]):
         if look.run is None or look.marks or look.main is Main.SUMMARY:
             return []
         shadows = self._shadows_of(look.run)
+        attempt = self._runs[look.run].current
         states = [
-            (shadow.call.text, shadow.look(self._runs[look.run].current), shadow.trouble)
-            for shadow in shadows
+            (shadow.call.text, shadow.look(attempt), shadow.trouble, shadow.fired) for shadow in shadows
         ]
         return strip_lines(self._runs[look.run], states, self._now())
 
