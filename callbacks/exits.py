@@ -25,7 +25,8 @@ FRAMES_UP = 24
 AnswerT = TypeVar("AnswerT")
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-_asking = threading.RLock()
+_lock = threading.RLock()
+"""Whoever holds it may be called again within: by a signal's handler, or by the garbage collector."""
 
 
 class Whereabouts:
@@ -89,7 +90,8 @@ def _fit_above(frame: FrameType | None) -> tuple[FrameType | None, weakref.ref[A
             break
         code = frame.f_code
         if "self" in code.co_varnames:
-            if code.co_name == "fit":
+            # One that yields is off the stack between its steps, which says nothing.
+            if code.co_name == "fit" and not code.co_flags & _GENERATORS:
                 return frame, callbacks
             if code.co_name == "on_train_begin":
                 with suppress(Exception):  # not every class can be weakly referred to
@@ -107,10 +109,10 @@ def _by_thread(ask: Callable[[], dict[int, AnswerT]]) -> dict[int, AnswerT]:
     """
     if sys.version_info >= (3, 12):
         return ask()
-    with _asking:
+    with _lock:
         is_collecting = gc.isenabled()
-        gc.disable()
         try:
+            gc.disable()  # within: a Ctrl-C right after it must not leave it so
             return ask()
         finally:
             if is_collecting:
@@ -183,7 +185,6 @@ class _Hook:
 
 
 _watching: weakref.WeakSet[Leavable] = weakref.WeakSet()
-_lock = threading.Lock()
 _hooks = (
     _Hook(sys, lambda kind, error, trace: error),
     _Hook(threading, lambda args: args.exc_value),
@@ -221,8 +222,8 @@ def _tell(error: BaseException | None) -> None:
 
 def _forget() -> None:
     """In a forked child: the fits are its parent's, and so may be a lock that is held."""
-    global _lock, _asking
-    _lock, _asking = threading.Lock(), threading.RLock()
+    global _lock
+    _lock = threading.RLock()
     _watching.clear()
     for hook in _hooks:
         hook.put_back()

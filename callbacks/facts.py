@@ -27,7 +27,7 @@ MASK = "***"
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _SECRET_VALUE = re.compile(
-    rf"(?P<name>(?:{_SECRET.pattern})[\w.-]*\\*[\"']?\s*[=:]\s*)"
+    rf"(?P<name>(?:{_SECRET.pattern})[\w.-]*+\\*+[\"']?\s*[=:]\s*)"
     # A quoted value with more JSON after it; else all the rest, for a password may hold any sign.
     r"(?:\"(?:\\.|[^\"\\])*\"(?=\s*[,}\]])|'(?:\\.|[^'\\])*'(?=\s*[,}\]])|.+)",
     re.IGNORECASE | re.DOTALL,
@@ -63,7 +63,7 @@ def devices(backend: str | None) -> list[str]:
     with suppress(Exception):
         if backend == "tensorflow":
             config = sys.modules["tensorflow"].config
-            accelerators = [item for item in config.list_physical_devices() if item.device_type != "CPU"]
+            accelerators = [item for item in config.get_visible_devices() if item.device_type != "CPU"]
             names = [config.experimental.get_device_details(item).get("device_name") for item in accelerators]
             found = [
                 f"{item.device_type}: {name}" if name else item.device_type
@@ -74,7 +74,9 @@ def devices(backend: str | None) -> list[str]:
             return [str(device.device_kind) for device in sys.modules["jax"].local_devices()]
         if backend == "torch":
             cuda = sys.modules["torch"].cuda
-            return [f"GPU: {cuda.get_device_name(at)}" for at in range(cuda.device_count())] or ["CPU"]
+            # To ask for a name would take the GPU, from a training on the CPU, too.
+            count = cuda.device_count() if cuda.is_initialized() else 0
+            return [f"GPU: {cuda.get_device_name(at)}" for at in range(count)] or ["CPU"]
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -213,6 +214,6 @@ class Fit:
             if states := siblings.states(self._callbacks):
                 self.recorder.put(CallbackStates(time=now, epoch=epoch, states=states))
             if paths := siblings.checkpoint_paths(self._callbacks, epoch, self._logs):
-                self.recorder.put(lambda: self._checkpoints.saved(epoch, paths, now))
+                self.recorder.put(partial(self._checkpoints.saved, epoch, paths, now))
         except Exception:  # noqa: BLE001  # other people's callbacks; what they tell is a courtesy
             self._callbacks = []

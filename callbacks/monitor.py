@@ -49,6 +49,10 @@ class _Outer(NamedTuple):
     inner: Whereabouts
 
 
+_OF_A_FIT = ("_model", "_params", "_fit", "_outer", "_recorder", "_close", "_run_id", "_has_failed")
+"""What a copy of a Monitor does not get; it gets what a subclass keeps beside them."""
+
+
 class Monitor:
     """Records a training run: `model.fit(..., callbacks=[Monitor("logs/")])`.
 
@@ -97,7 +101,7 @@ class Monitor:
             ValueError: any other suffix, or a URL.
             TypeError: a config that is no mapping.
         """
-        self._path = os.fspath(path)
+        self._path = os.path.expanduser(os.fspath(path))
         self._suffix = "" if self._path.endswith("/") else Path(self._path).suffix
         if self._suffix not in ("", ".jsonl", ".csv") or "://" in self._path or not self._path:
             raise ValueError(
@@ -112,8 +116,8 @@ class Monitor:
         self._is_copy = False
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_path", "_suffix", "_config", "_record_argv", "_all_workers")
-        return {name: getattr(self, name) for name in kept} | {"_is_copy": True}
+        kept = {name: value for name, value in vars(self).items() if name not in _OF_A_FIT}
+        return kept | {"_is_copy": True}
 
     def set_model(self, model: Any) -> None:
         """Keras calls it before each fit."""
@@ -134,7 +138,7 @@ class Monitor:
             if not running.is_same(whereabouts):  # else: this Monitor stands twice in the list
                 self._outer, self._fit = _Outer(self._fit, whereabouts), None
                 say(
-                    f"Monitor({self._path!r}) records one fit at a time: a fit inside another one is left out"
+                    f"Monitor({self._path!r}) records one fit at a time: one that begins meanwhile is left out"
                 )
             return
         self._fit = None

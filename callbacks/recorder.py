@@ -38,8 +38,11 @@ RETRY_S = 5.0
 DRAIN_S = 2.0
 """The most that the end of training waits for the disk (DESIGN law 5)."""
 
-WAITING_MAX = 10_000
-"""Events that may wait for a disk that hangs, some MB; what comes after is left out."""
+WAITING_MAX = 200_000
+"""Numbers that may wait for a disk that hangs, some 40 MB; what comes after is left out."""
+
+EVENT_SIZE = 20
+"""What an event costs beside its metrics, in numbers."""
 
 REFUSED_MAX = 16 * 2**20
 """Bytes kept for a disk that refuses them; what comes after is left out."""
@@ -89,6 +92,8 @@ class Recorder:
         self._has_end = False
         self._end_lock = RLock()
         self._is_full = False
+        self._size = 0
+        """Of the largest event so far, in numbers."""
         self._refused = b""
         self._has_failed = False
         self._trouble = ""
@@ -112,7 +117,8 @@ class Recorder:
         """Hand over one event; returns at once, whatever the disk does."""
         if not self.is_ours or not self._may_put(event):
             return
-        is_full = self._waiting.qsize() >= WAITING_MAX
+        self._size = max(self._size, EVENT_SIZE + len(getattr(event, "metrics", ())))
+        is_full = self._waiting.qsize() * self._size >= WAITING_MAX
         if is_full != self._is_full and not self._has_end:
             self._is_full = is_full
             outcome = "takes nothing: the next epochs are not recorded" if is_full else "is written again"
@@ -164,6 +170,8 @@ class Recorder:
                 is_due = self._is_closing or time.monotonic() - self._tried_at >= RETRY_S
                 if lines or (self._refused and is_due):
                     self._write(lines)
+            if self._refused:
+                say(f"{self.path} could not be written to the end: what came last is missing in it")
         except Exception as error:  # noqa: BLE001  # border of the worker thread: recording ends, training goes on
             say(f"recording into {self.path} ended: {error!r}")
         finally:

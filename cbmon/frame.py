@@ -317,8 +317,17 @@ def curves(
     elif rate_rows:
         rows.append(_rate_row(view, width, x_limits, ascii))
     if notes and len(rows) > 2:  # over the plot's first row, beside its label
-        rows[1] = clip([*clip(rows[1], GUTTER), (f" {notes}", Role.LOOK)], width, ascii)
+        rows[1] = clip([*_start(rows[1], GUTTER), (f" {notes}", Role.LOOK)], width, ascii)
     return tuple(rows[:height]), y_limits
+
+
+def _start(row: Row, columns: int) -> list[Span]:
+    """The first columns of a row of a chart, whose characters have one column each."""
+    kept: list[Span] = []
+    for text, role in row:
+        kept.append((text[:columns], role))
+        columns -= len(kept[-1][0])
+    return kept
 
 
 def _band(

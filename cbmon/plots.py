@@ -24,6 +24,9 @@ DECADES = 1e5
 GREY = 7
 """The colour of what is over: earlier attempts."""
 
+NOTES_SHOWN = 1000
+"""Checkpoints that are marked, the latest ones: more than any rail has columns."""
+
 EARLIER_MAX = 6
 """Curves of earlier attempts that are drawn: the latest ones."""
 
@@ -91,7 +94,7 @@ def chart_view(
         curves=tuple(curve for _, curve in (*earlier, *curves)),
         names=tuple(name for name, _ in (*earlier, *curves)),
         marks=tuple(marks),
-        notes=_notes(run, names, fired or {}),
+        notes=_notes(run, now, fired or {}),
         rates=Curve(label="lr", x=attempt.epochs, x_offset=1, y=rate, steps=True) if rate else None,
         rate=rate.last() if rate else None,
         first=display_epoch(min((each[0] for each in epochs), default=0)),
@@ -243,7 +246,7 @@ def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -
     for alert in alerts(run):
         if alert.attempt == number and alert.epoch is not None:
             found.setdefault(display_epoch(alert.epoch), []).append(alert.message)
-    for note in run.current.notes:
+    for note in run.current.notes[-NOTES_SHOWN:]:
         if isinstance(note, CheckpointSaved):
             found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")
     for name in names:
@@ -268,7 +271,7 @@ def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     changes = rate_changes(attempt)
     for row, _, _ in () if is_schedule(attempt, changes) else changes:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
-    for note in attempt.notes:
+    for note in attempt.notes[-NOTES_SHOWN:]:
         if isinstance(note, CheckpointSaved):
             yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
     for name in names:

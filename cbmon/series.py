@@ -75,7 +75,12 @@ class Column:
                 self.values.append(math.nan if value is None else value)
                 self.present.append(value is not None)
                 self.count += value is not None
-        if self.first_non_finite is None and not all(map(math.isfinite, self.values[before:])):
+        # The sum of finite values is finite, and ten times as fast; where it is not, they are looked at.
+        if (
+            self.first_non_finite is None
+            and not math.isfinite(sum(new := self.values[before:]))
+            and not all(map(math.isfinite, new))
+        ):
             rows = range(before, len(self))
             self.first_non_finite = next(
                 (row for row in rows if self.present[row] and not math.isfinite(self.values[row])), None

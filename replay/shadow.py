@@ -22,6 +22,10 @@ from cbmon.replay.calls import Call
 from cbmon.replay.results import Recording
 
 
+ROWS_A_LOOK = 20_000
+"""Epochs taken in one look, about 30 ms: a million of them must not hold up the screen."""
+
+
 class Shadow:
     """One EarlyStopping or ReduceLROnPlateau, following one attempt, and then the next one."""
 
@@ -62,7 +66,7 @@ class Shadow:
         self.fired, self.trouble = [], ""
 
     def look(self, recording: Recording) -> CallbackState:
-        """Take the epochs that are new since the last look; gives what it has counted."""
+        """Take epochs that are new since the last look, `ROWS_A_LOOK` at most; gives what it has counted."""
         rows = self._rows
         is_older = len(recording.epochs) < rows or (rows and self._row(recording, rows - 1) != self._last)
         if recording is not self._recording or is_older:
@@ -90,6 +94,10 @@ class Shadow:
             cooldown=int(max(0, min(state.cooldown, EPOCH_MAX))) if isinstance(state, PlateauState) else None,
         )
 
+    def is_behind(self, recording: Recording) -> bool:
+        """Whether there are epochs that it has not taken yet."""
+        return not self._is_refused and self._rows < len(recording.epochs)
+
     def _refuse(self, trouble: str) -> None:
         self.trouble, self._is_refused = trouble, True
 
@@ -112,15 +120,15 @@ class Shadow:
         self.trouble = (
             "" if column else f"{policy.monitor!r} is not in this log: Keras only warns, and it never acts"
         )
-        for row in range(self._rows, rows):
+        for row in range(self._rows, min(rows, self._rows + ROWS_A_LOOK)):
             self._rows = row + 1
             epoch, value = recording.epochs[row], column[row] if column else None
-            if rates and (rate := rates[row]) is not None:
-                self._rate = float32(rate)
             if isinstance(policy, EarlyStopping):
                 self._state, fires = policy.step(self._state, epoch, value, profile)
-                fires = fires and (not self.fired or (self._state.best_epoch or 0) > self.fired[-1])
+                fires = fires and not self.fired  # training would have been over
             else:
+                if rates and (rate := rates[row]) is not None:
+                    self._rate = float32(rate)
                 self._state, cut = policy.step(self._state, epoch, value, self._rate, profile)
                 fires = cut is not None
             if fires:

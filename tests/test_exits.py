@@ -542,7 +542,7 @@ fit([monitor, at(0, lambda: inner(other)), at(1, lambda: inner(other, boom()))])
     play = Play(stage, tmp_path, script)
     assert play.end() == 0, play.stderr
     assert set(play.stderr.splitlines()) == {
-        f"cbmon: Monitor({name!r}) records one fit at a time: a fit inside another one is left out"
+        f"cbmon: Monitor({name!r}) records one fit at a time: one that begins meanwhile is left out"
         for name in ("run.jsonl", "outer.jsonl")
     }
     assert play.stderr.count("\n") == 5
@@ -919,6 +919,18 @@ def test_a_fit_is_seen_from_other_threads_and_each_has_its_own(hooks: list[Any])
     thread.join()
     assert inside[0].whereabouts.is_running() is False
     exits.unwatch(inside[0])
+
+
+class Stepwise(Callbacks):
+    def fit(self) -> Iterator[Told]:
+        yield self.on_train_begin()
+
+
+def test_a_fit_that_yields_is_not_left_though_its_frame_is_off_the_stack(hooks: list[Any]) -> None:
+    fit = Stepwise().fit()
+    told = next(fit)
+    assert told.whereabouts.is_running() is None
+    fit.close()
 
 
 def test_a_generator_that_yields_during_the_look_hides_no_fit(

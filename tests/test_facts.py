@@ -616,14 +616,18 @@ def gpu(name: str | None) -> Any:
 def fake_tensorflow(*devices: Any) -> Any:
     details = lambda device: {} if device.name is None else {"device_name": device.name}  # noqa: E731
     config = SimpleNamespace(
-        list_physical_devices=lambda: [SimpleNamespace(device_type="CPU", name="cpu"), *devices],
+        get_visible_devices=lambda: [SimpleNamespace(device_type="CPU", name="cpu"), *devices],
         experimental=SimpleNamespace(get_device_details=details),
     )
     return SimpleNamespace(config=config)
 
 
-def fake_torch(*names: str) -> Any:
-    cuda = SimpleNamespace(device_count=lambda: len(names), get_device_name=lambda at: names[at])
+def fake_torch(*names: str, is_in_use: bool = True) -> Any:
+    cuda = SimpleNamespace(
+        is_initialized=lambda: is_in_use,
+        device_count=lambda: len(names),
+        get_device_name=lambda at: names[at] if is_in_use else pytest.fail("takes the GPU"),
+    )
     return SimpleNamespace(cuda=cuda)
 
 
@@ -632,6 +636,7 @@ DEVICES: list[tuple[str, Any, list[str]]] = [
     ("tensorflow", fake_tensorflow(gpu("NVIDIA H100"), gpu(None)), ["GPU: NVIDIA H100", "GPU"]),
     ("torch", fake_torch(), ["CPU"]),
     ("torch", fake_torch("NVIDIA H100"), ["GPU: NVIDIA H100"]),
+    ("torch", fake_torch("NVIDIA H100", is_in_use=False), ["CPU"]),
     (
         "jax",
         SimpleNamespace(local_devices=lambda: [SimpleNamespace(device_kind="TPU v4")] * 2),

@@ -354,11 +354,13 @@ def test_an_epoch_that_is_read_shows_its_values_its_line_and_what_happened() -> 
     rows = texts(frame.curves(view, "run4", 72, 12, epoch=3)[0])
     assert rows[:3] == [
         " run4  loss   epoch 3               ── train .6000   ┄┄ val –   lr 1e-4",
-        "       learning rate 1e-3 → 1e-4 at epoch 3 · saved best.keras",
+        "      │ learning rate 1e-3 → 1e-4 at epoch 3 · saved best.keras",
         "      │⢆⠄            │",
     ]
     assert "┼" in rows[-4], "its place on the axis"
     assert "saved" not in frame.text(frame.curves(view, "run4", 72, 12, epoch=2)[0])
+    labelled = texts(frame.curves(view, "run4", 72, 9, epoch=3)[0])
+    assert labelled[2].startswith("    2 ┤"), "the label of the axis stays"
     assert texts(frame.curves(view, "run4", 72, 2, epoch=3)[0])[0] == rows[0], "too low for the words"
 
 

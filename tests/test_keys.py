@@ -32,6 +32,11 @@ def test_the_bindings_are_the_table() -> None:
     assert WatchApp.COMMAND_PALETTE_BINDING in PRESSABLE
 
 
+def test_what_opens_something_is_bound_before_the_keys_behind_it() -> None:
+    first = {binding.key for binding in WatchApp.BINDINGS if isinstance(binding, Binding) and binding.priority}
+    assert first == {"ctrl+c", *(name for key in KEYS if key.opens for name in key.keys.split(","))}
+
+
 def test_every_action_exists() -> None:
     for key in KEYS:
         assert hasattr(WatchApp, f"action_{key.action.partition('(')[0]}"), key

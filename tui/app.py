@@ -11,12 +11,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -31,7 +31,7 @@ from textual.timer import Timer
 from cbmon import frame, plots
 from cbmon.axes import Limits, Window, window_limits
 from cbmon.chart import Role, Row, epoch_at
-from cbmon.events import Event, Tick
+from cbmon.events import CallbackState, EpochsEnded, Event, Tick
 from cbmon.rules import Severity
 from cbmon.run import Run, fold
 from cbmon.sources import Follower, Log, Skipped
@@ -63,6 +63,8 @@ MAX_FPS = 10.0
 """Fast enough to look live, slow enough that a burst costs a few percent of a core."""
 DRAWING_SHARE = 0.1
 """Drawing takes at most this part of the time while changes keep coming."""
+PAUSE_MAX_S = 0.4
+"""However long a drawing takes: what changed is on the screen that soon."""
 CROWD = 64
 """Runs that change at once from which those off the screen wait."""
 SWEEP_S = 2.0
@@ -78,6 +80,10 @@ WIDE = 120
 T = TypeVar("T")
 Batch: TypeAlias = tuple[Log, list[Event]]
 """What the follower hands over: a log and what is new in it."""
+
+
+def _rows(event: Event) -> int:
+    return len(event.epochs) if isinstance(event, EpochsEnded) else 0
 
 
 def _words(error: Exception) -> str:
@@ -108,7 +114,7 @@ class WatchApp(App[None]):
     CSS_PATH = "app.tcss"
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(name, key.action, key.description, show=False, priority=name == "ctrl+c")
+        Binding(name, key.action, key.description, show=False, priority=name == "ctrl+c" or key.opens)
         for key in KEYS
         for name in key.keys.split(",")
         if key.action != "command_palette"
@@ -157,7 +163,13 @@ class WatchApp(App[None]):
         """Whether the user chose something else to see since the last drawing."""
         self._alerts: list[tuple[Severity, str]] = []
         """Of the chosen run."""
+        self._strip: list[str] = []
+        """What goes on in the chosen run, in lines."""
+        self._is_first_choice = False
+        """Whether the chosen run is only the first of those read so far: another one may come before it."""
         self._has_read = False
+        self._taken = Semaphore(0)
+        """Released for each message of the worker's that was folded."""
         self._rest: Iterator[Batch] | None = None
         """What is still to be read when the first picture is drawn."""
         self._look = Look()
@@ -227,16 +239,10 @@ class WatchApp(App[None]):
         gc.freeze()
         gc.enable()
 
-    def _prepare_for_large_charts(self) -> None:
-        """NumPy draws large runs; its import would hold up the first chart by 50 ms."""
-        if "numpy" not in sys.modules and any(
-            len(run.current.epochs) >= LARGE for run in self._runs.values()
-        ):
-            Thread(target=import_module, args=("numpy",), name="cbmon-numpy", daemon=True).start()
-
     def on_unmount(self) -> None:
         """End the reading before the loop that it reports to."""
         self._follower.stop()
+        self._taken.release()
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -258,10 +264,17 @@ class WatchApp(App[None]):
         handed_over = monotonic()
         for batch in reading:
             batches.append(batch)
-            if monotonic() - handed_over > 1 / self._max_fps:
+            if "numpy" not in sys.modules and any(_rows(event) >= LARGE for event in batch[1]):
+                import_module(
+                    "numpy"
+                )  # draws large runs; imported on the loop it would hold up keys by 50 ms
+            is_large = any(_rows(event) >= LARGE for event in batch[1])
+            if is_large or monotonic() - handed_over > 1 / self._max_fps:
                 self._tell(EventsRead(batches))
+                self._taken.acquire(timeout=1.0)  # one at a time: keys must not wait behind a queue of them
                 batches, handed_over = [], monotonic()
         self._tell(EventsRead(batches, is_all=True))
+        self._taken.acquire(timeout=1.0)
 
     def _tell(self, message: Message) -> None:
         """Post from the worker, as long as there is a screen to tell."""
@@ -276,9 +289,12 @@ class WatchApp(App[None]):
     def on_events_read(self, message: EventsRead) -> None:
         """Fold what the worker read."""
         self._take(message.batches)
-        self._has_read = self._has_read or message.is_all
-        self._prepare_for_large_charts()
-        self._schedule()
+        self._taken.release()
+        if message.is_all and not self._has_read:
+            self._has_read = True
+            self._choose_anew()  # all is there: at once
+        else:
+            self._schedule()
 
     def _take(self, batches: Iterable[Batch]) -> None:
         for log, events in batches:
@@ -294,7 +310,7 @@ class WatchApp(App[None]):
     def _schedule(self) -> None:
         """Draw at once if it was calm, else a little later, together with what comes until then."""
         if self._pending is None:
-            pause_s = max(1 / self._max_fps, self._drawing_s / DRAWING_SHARE)
+            pause_s = max(1 / self._max_fps, min(self._drawing_s / DRAWING_SHARE, PAUSE_MAX_S))
             wait_s = self._drawn_at + pause_s - monotonic()
             if wait_s > 0:
                 self._pending = self.set_timer(wait_s, self._draw)
@@ -351,11 +367,17 @@ class WatchApp(App[None]):
         self._is_chosen_anew = False
         new = newest_first({path: view for path, view in fresh.items() if path not in self._views})
         self._views = new | self._views | {path: view for path, view in fresh.items() if path not in new}
-        if look.run is None and self._views and self._has_read:
-            look.run, is_stale = next(iter(self._listed() or self._views)), True
+        if self._views and (look.run is None or self._is_first_choice):
+            first = next(iter(self._listed() or self._views))
+            if first != look.run:
+                look.choose(first)
+                is_stale = True
+            self._is_first_choice = not self._has_read
         if is_stale:
             self._alerts = alert_lines(self._runs[look.run]) if look.run else []
-            self._picture = self._new_picture()
+            shadows = self._look_at_shadows()
+            self._picture = self._new_picture({call: fired for call, _, _, fired in shadows})
+            self._strip = [] if look.run is None else strip_lines(self._runs[look.run], shadows, self._now())
         return is_stale
 
     def _due(self) -> set[Path]:
@@ -370,7 +392,7 @@ class WatchApp(App[None]):
         shown = frame.visible(len(paths), self._height, self._place())
         return waiting & {*(paths[row] for row in shown), *self._look.marks, *filter(None, [self._look.run])}
 
-    def _new_picture(self) -> plots.ChartView | None:
+    def _new_picture(self, fired: Mapping[str, Sequence[int]]) -> plots.ChartView | None:
         """What the chart shows of the chosen run, or of the marked ones."""
         look = self._look
         if look.run is None:
@@ -381,15 +403,22 @@ class WatchApp(App[None]):
                 for path in sorted(look.marks, key=look.marks.__getitem__)
             ]
             return plots.overlay_view(marked, look.metric, self._planned)
-        fired = {shadow.call.text: shadow.fired for shadow in self._shadows_of(look.run)}
         return plots.chart_view(self._runs[look.run], look.metric, self._planned, fired)
 
-    def _shadows_of(self, path: Path) -> Sequence[Shadow]:
+    def _look_at_shadows(self) -> list[tuple[str, CallbackState, str, Sequence[int]]]:
+        """What the callbacks followed beside the chosen run have counted; for `strip_lines`."""
+        path = self._look.run
+        if path is None:
+            return []
         if path not in self._shadows:
             self._shadows[path] = self._policies()
+        attempt = self._runs[path].current
+        found: list[tuple[str, CallbackState, str, Sequence[int]]] = []
         for shadow in self._shadows[path]:
-            shadow.look(self._runs[path].current)
-        return self._shadows[path]
+            found.append((shadow.call.text, shadow.look(attempt), shadow.trouble, shadow.fired))
+            if shadow.is_behind(attempt):
+                self._dirty.add(path)  # the rest with the next drawing
+        return found
 
     def _layout(self) -> None:
         """Give the panels the rows they need; the middle has the rest."""
@@ -400,7 +429,7 @@ class WatchApp(App[None]):
             0 if is_alone else min(listed, max(1, height // frame.RUNS_SHARE))
         )
         self.query_one("#rule").styles.height = 0 if is_alone else min(listed, 1)
-        self.query_one("#strip").styles.height = min(len(self._strip()), frame.STRIP_MAX)
+        self.query_one("#strip").styles.height = min(len(self._strip_lines()), frame.STRIP_MAX)
         hides_alerts = look.main in (Main.ALERTS, Main.SUMMARY)
         alerts = 0 if hides_alerts else len(self._alert_lines())
         self.query_one("#alerts").styles.height = min(alerts, max(1, height // frame.ALERTS_SHARE))
@@ -445,17 +474,9 @@ class WatchApp(App[None]):
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
         return [*own, *self._alerts, *trouble]
 
-    def _strip(self) -> list[str]:
-        """Where the callbacks of the chosen run stand, its own and those followed beside it."""
-        look = self._look
-        if look.run is None or look.marks or look.main is Main.SUMMARY:
-            return []
-        shadows = self._shadows_of(look.run)
-        attempt = self._runs[look.run].current
-        states = [
-            (shadow.call.text, shadow.look(attempt), shadow.trouble, shadow.fired) for shadow in shadows
-        ]
-        return strip_lines(self._runs[look.run], states, self._now())
+    def _strip_lines(self) -> list[str]:
+        """What goes on in the chosen run; nothing where several are looked at."""
+        return [] if self._look.marks or self._look.main is Main.SUMMARY else self._strip
 
     def _draw_head(self, width: int, height: int) -> list[Row]:
         look = self._look
@@ -519,7 +540,7 @@ class WatchApp(App[None]):
         return frame.facts(facts_view(self._runs[self._look.run]), width, height, ascii=self._is_ascii)
 
     def _draw_strip(self, width: int, height: int) -> tuple[Row, ...]:
-        return frame.strip_rows(self._strip(), width, height, ascii=self._is_ascii)
+        return frame.strip_rows(self._strip_lines(), width, height, ascii=self._is_ascii)
 
     def _draw_alerts(self, width: int, height: int) -> tuple[Row, ...]:
         return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
@@ -692,8 +713,14 @@ class WatchApp(App[None]):
         """Ask for a filter, in the place of the keys."""
         from cbmon.tui.prompt import FilterPrompt
 
-        if not self.query(FilterPrompt):
-            await self.mount(FilterPrompt(self._look.filter))
+        prompt = FilterPrompt(self._look.filter)
+        await self.mount(prompt)
+        self.screen.set_focus(prompt)  # now: what was typed at once behind "/" is text already
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What opens something is told at once, before the keys behind it; where something is open, it is text."""
+        is_open = len(self.screen_stack) > 1 or self.screen.focused is not None
+        return not (is_open and action in ("filter", "help"))
 
     def on_filter_prompt_filtered(self, message: Any) -> None:
         """Filter while it is typed."""
@@ -727,6 +754,7 @@ class WatchApp(App[None]):
                 )
 
     def _choose(self, path: Path) -> None:
+        self._is_first_choice = False
         if path != self._look.run:
             self._look.choose(path)
             self._choose_anew()

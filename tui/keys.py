@@ -19,6 +19,8 @@ class Key:
     """For the footer; empty: not shown there."""
     ascii_hint: str = ""
     description: str
+    opens: bool = False
+    """Whether something opens that takes the keys after it: also those that were typed before it is there."""
 
 
 KEYS = (
@@ -91,13 +93,27 @@ KEYS = (
     Key(keys="a", action="summary", label="a", description="all runs as a table, and back"),
     Key(keys="e", action="alerts", label="e", description="all alerts and warnings of the run"),
     Key(keys="o", action="order", label="o", description="order of the runs: newest, name, best, progress"),
-    Key(keys="slash", action="filter", label="/", hint="/ filter", description="show only runs that match"),
+    Key(
+        keys="slash",
+        action="filter",
+        label="/",
+        hint="/ filter",
+        description="show only runs that match",
+        opens=True,
+    ),
     Key(keys="pageup", action="page(-1)", label="PgUp PgDn", description="scroll tables and alerts"),
     Key(keys="pagedown", action="page(1)", label="", description=""),
     Key(keys="escape", action="step_back", label="Esc", description="back, step by step"),
     Key(keys="ctrl+p", action="command_palette", label="Ctrl-P", description="all commands by name"),
     Key(keys="ctrl+l", action="redraw", label="Ctrl-L", description="draw the screen anew"),
-    Key(keys="question_mark,h,f1", action="help", label="?", hint="? help", description="this help"),
+    Key(
+        keys="question_mark,h,f1",
+        action="help",
+        label="?",
+        hint="? help",
+        description="this help",
+        opens=True,
+    ),
     Key(keys="q,ctrl+c", action="quit", label="q", hint="q quit", description="quit; the training goes on"),
 )
 

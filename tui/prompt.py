@@ -15,7 +15,7 @@ class FilterPrompt(Input):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", show=False)]
 
     class Filtered(Message):
-        """The filter is another one now."""
+        """The filter is another one now; told to the app at once, for what bubbles is lost with the prompt."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -24,19 +24,17 @@ class FilterPrompt(Input):
     def __init__(self, text: str) -> None:
         super().__init__(text, placeholder="words in name, state or metric; !word for not", compact=True)
         self.cursor_blink = False
+        self._is_given_up = False
 
     def validate_value(self, value: str) -> str:
         """What is pasted may hold controls, which no strip may carry."""
         return "".join(filter(str.isprintable, value))
 
-    def on_mount(self) -> None:
-        """Take the keys."""
-        self.focus()
-
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Tell the text."""
+        """Tell the text, unless Esc came before this news of what was typed."""
         event.stop()
-        self.post_message(self.Filtered(event.value))
+        if not self._is_given_up:
+            self.app.post_message(self.Filtered(event.value))
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep it."""
@@ -45,5 +43,6 @@ class FilterPrompt(Input):
 
     async def action_give_up(self) -> None:
         """Take the filter away."""
-        self.post_message(self.Filtered(""))
+        self._is_given_up = True
+        self.app.post_message(self.Filtered(""))
         await self.remove()

@@ -8,7 +8,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -73,13 +73,15 @@ class Panel(Widget):
         self._draw = draw
         self._palette = palette
         self._rows: tuple[Row, ...] = ()
+        self._drawn_for = Size()
 
     def redraw(self) -> None:
         """Compute the rows anew and repaint the lines that changed."""
         width, height = self.size
         if not width or not height:
+            self._drawn_for = Size()
             return
-        old, self._rows = self._rows, self._drawn(width, height)
+        old, self._rows, self._drawn_for = self._rows, self._drawn(width, height), self.size
         changed = [
             Region(0, y, width, 1)
             for y in range(height)
@@ -97,6 +99,8 @@ class Panel(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One row as a strip; every segment has a style, or Textual fails under NO_COLOR."""
+        if self._drawn_for != self.size:  # the picture at a new size is painted before `Resize` comes
+            self._rows, self._drawn_for = self._drawn(*self.size), self.size
         row = self._rows[y] if y < len(self._rows) else ()
         own, style = self.rich_style, self._palette.style
         segments = [Segment(text, style(role, own)) for text, role in row]
@@ -104,7 +108,8 @@ class Panel(Widget):
 
     def on_resize(self, event: Resize) -> None:
         """Another size is another picture."""
-        self.redraw()
+        if self._drawn_for != self.size:
+            self.redraw()
 
     def on_click(self, event: Click) -> None:
         """Tell which line was clicked."""
