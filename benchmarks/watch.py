@@ -203,7 +203,9 @@ def first_chart(folder: Path) -> None:
         for _ in range(10):
             begin = time.monotonic()
             os.write(screen.file, b"e")
-            moment = screen.read(lambda data: b"alert" in data or len(data) > 300, 2)  # the page, or the chart
+            moment = screen.read(
+                lambda data: b"alert" in data or len(data) > 300, 2
+            )  # the page, or the chart
             delays.append((moment or begin + 2) - begin)
             screen.rest(0.03)
         screen.rest(1.5)

@@ -72,10 +72,10 @@ class MarkKind(Enum):
     BAD = ("✗", "!", Role.BAD)
     STOP = ("■", "#", Role.STOP)
     RESTART = ("↻", "r", Role.RESTART)
+    SHADOW = ("◇", "o", Role.SHADOW)
     LR = ("▼", "v", Role.LR)
     BEST = ("★", "*", Role.BEST)
     QUIET = ("◌", ".", Role.QUIET)
-    SHADOW = ("◇", "o", Role.SHADOW)
     CHECKPOINT = ("◆", "d", Role.CHECKPOINT)
 
     def __init__(self, glyph: str, ascii_glyph: str, role: Role) -> None:

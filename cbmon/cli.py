@@ -66,7 +66,7 @@ def watch(
     _require_paths(paths)
     make_policies = _policies(policies)
     if once:
-        return _print_frame(paths, epochs, is_ascii or not _speaks_utf8(sys.stdout))
+        return _print_frame(paths, epochs, make_policies(), is_ascii or not _speaks_utf8(sys.stdout))
     return _follow(
         Follower(paths, poll=poll),
         plain=plain,
@@ -356,6 +356,8 @@ def _has_screen() -> bool:
 def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, **screen: Any) -> int:
     """Watch until the user ends it: on the screen, or in lines where there is none."""
     if plain or not _has_screen():
+        if screen.get("policies", tuple)():
+            _complain("--policy is followed on the screen and by --once, not in lines")
         from cbmon.plain import follow
         from cbmon.views import ascii_only
 
@@ -398,7 +400,7 @@ def _load(paths: Sequence[str]) -> tuple[list[Any], list[Any]]:
     return runs, finding.skipped
 
 
-def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> int:
+def _print_frame(paths: Sequence[str], planned: int | None, shadows: Sequence[Any], is_ascii: bool) -> int:
     """`watch --once`: one frame as wide and high as the terminal."""
     import shutil
 
@@ -410,14 +412,24 @@ def _print_frame(paths: Sequence[str], planned: int | None, is_ascii: bool) -> i
     shown = [*ordered.values(), *(views.unreadable_view(skip) for skip in skipped if skip.looks_like_log)]
     width, height = shutil.get_terminal_size((80, 24))
     first = by_path[next(iter(ordered))] if ordered else None
+    states = []
+    for shadow in shadows if first else ():
+        assert first is not None
+        while True:
+            state = shadow.look(first.current)
+            if not shadow.is_behind(first.current):
+                break
+        states.append((shadow.call.text, state, shadow.trouble, shadow.fired))
+    fired = {call: epochs for call, _, _, epochs in states}
     rows = frame.frame(
         shown,
-        plots.chart_view(first, planned=planned) if first else None,
+        plots.chart_view(first, planned=planned, fired=fired) if first else None,
         views.alert_lines(first) if first else [],
         " ".join(map(printable, paths)),
         width,
         height - 1,
         time.time(),
+        strip=views.strip_lines(first, states, time.time()) if first else [],
         folder=paths[0],
         ascii=is_ascii,
     )

@@ -27,6 +27,8 @@ from cbmon.views import (
     summary_cells,
 )
 
+BEST_OF_ALL = "◂"
+"""Behind the best value of all runs: colour alone is not for all eyes."""
 NAME_MAX = 28
 """Columns for a run's name: more would push its numbers off a screen of 80."""
 NAME_MIN = 12
@@ -118,6 +120,7 @@ def runs(
         fixed = (
             3
             + bool(marks)
+            + bool(best)
             + sum(2 + cells(column[0]) for column in (epochs, metrics, times) if column)
             + 2
             + 1
@@ -129,7 +132,7 @@ def runs(
     if middle < words and times:
         middle, times = middle + 2 + cells(times[0]), []
     if middle < MIDDLE_MIN and metrics:
-        middle, metrics = middle + 2 + cells(metrics[0]), []
+        middle, metrics = middle + 2 + cells(metrics[0]) + bool(best), []
     middle = max(0, min(middle, MIDDLE_MAX))
     rows = []
     for index, view in enumerate(shown):
@@ -145,7 +148,10 @@ def runs(
             spans.append((epochs[index] + "  ", Role.TEXT))
         spans += _middle(view, middle, role)
         if metrics:
-            spans.append(("  " + metrics[index], Role.GOOD if first + index in best else Role.TEXT))
+            is_best = first + index in best
+            spans.append(("  " + metrics[index], Role.GOOD if is_best else Role.TEXT))
+            if best:
+                spans.append((BEST_OF_ALL if is_best else " ", Role.GOOD))
         if times:
             spans.append(("  " + times[index], Role.DIM))
         rows.append(clip(spans, width, ascii))
@@ -309,6 +315,7 @@ def curves(
         ascii=ascii,
         marks=view.marks,
         cursor=epoch,
+        empty="no values here" if view.last > 1 else "no values yet",
     )
     rows = [_title_row(view, name, width, log, epoch, ascii), *body]
     notes = " · ".join(view.notes.get(epoch, ())) if epoch is not None else ""
@@ -371,7 +378,8 @@ def _rates_view(view: ChartView, rates: Curve) -> ChartView:
 
 def _title_row(view: ChartView, name: str, width: int, log: bool, epoch: int | None, ascii: bool) -> Row:
     """Name and metric at the left; the legend, or the values at an epoch, at the right."""
-    metric = f"  {view.title}{' (log)' if log else ''}"
+    title = view.title if epoch is None else view.title.partition(" · ")[0]  # the epoch before the attempt
+    metric = f"  {title}{' (log)' if log else ''}"
     if epoch is None:
         metric += "" if view.rate is None else f"   lr {short_lr(view.rate)}"
     else:
@@ -509,19 +517,24 @@ def frame(
     now: float | None,
     *,
     cursor: int = 0,
+    strip: Sequence[str] = (),
     folder: str | None = None,
     ascii: bool = False,
 ) -> tuple[Row, ...]:
     """One whole screen, as `watch --once` prints it: exactly `height` rows.
 
-    `folder` is where a script should log to, told if there is no run; None: the title.
+    `strip` is what goes on in the chosen run; `folder` is where a script should log to, told if there is no run;
+    None: the title.
     """
     rows: list[Row] = [head(views, title, width, now, ascii=ascii)]
     if views:
         listed = max(1, min(len(views), height // RUNS_SHARE))
         rows += runs(views, width, listed, now, cursor=cursor, ascii=ascii)
         rows.append(rule(width, ascii=ascii))
-    below = alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii)
+    below = (
+        *strip_rows(strip, width, min(len(strip), STRIP_MAX), ascii=ascii),
+        *alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii),
+    )
     room = max(0, height - len(rows) - len(below))
     if not views:
         rows += empty_rows(folder or title, width, room, ascii=ascii)

@@ -87,7 +87,6 @@ def chart_view(
     if number > 1 and attempt.epochs:
         marks.append(Mark(display_epoch(attempt.epochs[0]), MarkKind.RESTART))
     rate = attempt.learning_rate
-    started = attempt.started
     title = printable(base_name(names[0])) if names else ""
     return ChartView(
         title=f"{title} · attempt {number} of {number}" if number > 1 else title,
@@ -99,7 +98,7 @@ def chart_view(
         rate=rate.last() if rate else None,
         first=display_epoch(min((each[0] for each in epochs), default=0)),
         last=display_epoch(max((each[-1] for each in epochs), default=0)),
-        planned=started.epochs if started and started.epochs else planned,
+        planned=_planned(run, planned),
         spans_decades=any(_spans_decades(curve.y) for _, curve in (*earlier, *curves)),
     )
 
@@ -124,14 +123,22 @@ def other_views(run: Run, metric: str | None, count: int) -> list[ChartView]:
     return found
 
 
+def _planned(run: Run, planned: int | None) -> int | None:
+    """Where the epoch axis ends: at the plan while the run may reach it, then at its last epoch."""
+    attempt = run.current
+    if attempt.ended and attempt.epochs:
+        return display_epoch(max(each.epochs[-1] for each in run.attempts if each.epochs))
+    return attempt.started.epochs if attempt.started and attempt.started.epochs else planned
+
+
 def overlay_view(
     marked: Sequence[tuple[RunView, Run]], metric: str | None = None, planned: int | None = None
 ) -> ChartView:
     """The same metric of several runs in one chart, each with its colour and letter: validation if it has it."""
     judged = (headline_metric(run.current) for _, run in marked)
     base = metric or base_name(next(filter(None, judged), ""))
-    curves, names, first, last = [], [], [], [1]
-    plans = [plan for plan in (planned, *(view.planned for view, _ in marked)) if plan]
+    curves, names, first, last, drawn = [], [], [], [1], set()
+    plans = [plan for view, run in marked if (plan := _planned(run, view.planned or planned))]
     for view, run in marked:
         attempt = run.current
         group = [name for name in attempt.metrics if base_name(name) == base]
@@ -140,10 +147,11 @@ def overlay_view(
         name = max(group, key=is_validation)
         curves.append(_curve(attempt, name, number=view.mark or 0, letter=view.letter))
         names.append(f"{view.letter} {view.name}")
+        drawn.add(name)
         first.append(display_epoch(attempt.epochs[0]))
         last.append(display_epoch(attempt.epochs[-1]))
     return ChartView(
-        title=f"{printable(base)} of {plural(len(curves), 'marked run')}",
+        title=f"{printable(drawn.pop() if len(drawn) == 1 else base)} of {plural(len(curves), 'marked run')}",
         curves=tuple(curves),
         names=tuple(names),
         letters=True,
@@ -246,6 +254,11 @@ def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -
     for alert in alerts(run):
         if alert.attempt == number and alert.epoch is not None:
             found.setdefault(display_epoch(alert.epoch), []).append(alert.message)
+    if number > 1 and run.current.epochs:
+        before = run.attempts[-2].ended
+        how = f"was {printable(before.how)}" if before else "wrote no end"
+        text = f"attempt {number} began; the one before {how}"
+        found.setdefault(display_epoch(run.current.epochs[0]), []).append(text)
     for note in run.current.notes[-NOTES_SHOWN:]:
         if isinstance(note, CheckpointSaved):
             found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")

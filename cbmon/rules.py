@@ -269,7 +269,7 @@ def _unrecorded(number: int, attempt: Attempt, metrics: dict[str, Column]) -> li
         return []
     if any(map(_RATE_NAME.search, attempt.columns)):
         return []
-    text = "no learning rate in this log: put CSVLogger last in the list, or use Monitor"
+    text = "no learning rate: CSVLogger logs one only after a callback that sets it"
     return [_alert(number, None, Severity.INFO, "no-learning-rate", text)]
 
 

@@ -51,7 +51,7 @@ GLYPHS = {
 NEEDS_YOU = "✗"
 
 _ASCII = {ord(kind.glyph): kind.ascii_glyph for kind in MarkKind} | str.maketrans(
-    "●◐✓⏸▸▲·≈…→–━╸─▁▔╲╱", "*~+=>^-~~>-=>-_^\\/"
+    "●◐✓⏸▸◂▲·≈…→–━╸─▁▔╲╱", "*~+=><^-~~>-=>-_^\\/"
 )
 """One column each, for the glyphs that we write ourselves."""
 
@@ -203,7 +203,7 @@ def _script_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
     if started is None:
         return
     for name, value in started.config.items():
-        yield printable(str(name)), printable(str(value))
+        yield f"config {printable(str(name))}", printable(str(value))
     if started.command:
         yield "command", printable(shlex.join(started.command))
 
@@ -226,7 +226,9 @@ def strip_lines(
     if is_live and attempt.callbacks:
         for state in attempt.callbacks.states:
             stop = stop_of(run, state, attempt.callbacks.epoch)
-            lines.append(f"{printable(state.name)} {callback_sentence(state)}{_stop_words(stop, now)}")
+            lines.append(
+                f"{printable(state.name)} {callback_sentence(state)}{_stop_words(stop, state.wait, now)}"
+            )
     for call, state, trouble, fired in shadows:
         if trouble:
             told = printable(trouble)
@@ -235,7 +237,7 @@ def strip_lines(
         else:
             stop = stop_of(run, state, attempt.epochs[-1]) if is_live and attempt.epochs else None
             cuts = f"would have cut after {_epoch_list(fired)} · " if fired else ""
-            told = cuts + callback_sentence(state) + _stop_words(stop, now)
+            told = cuts + callback_sentence(state) + _stop_words(stop, state.wait, now)
         lines.append(f"{printable(call, CALL_SHOWN)}: {told}")
     return lines
 
@@ -267,9 +269,9 @@ def _pace_parts(run: Run) -> Iterator[str]:
         yield f"a step {duration(step)}"
 
 
-def _stop_words(stop: Stop | None, now: float | None) -> str:
-    """` · stops ≈ epoch 44 (03:12)`, if nothing gets better."""
-    if stop is None:
+def _stop_words(stop: Stop | None, wait: int | None, now: float | None) -> str:
+    """` · stops ≈ epoch 44 (03:12)`, if nothing gets better; nothing while it gets better."""
+    if stop is None or not wait:
         return ""
     return f" · stops ≈ epoch {display_epoch(stop.epoch)}" + (
         "" if stop.at is None else f" ({clock(stop.at, now)})"

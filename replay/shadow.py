@@ -21,7 +21,6 @@ from cbmon.profiles import Profile
 from cbmon.replay.calls import Call
 from cbmon.replay.results import Recording
 
-
 ROWS_A_LOOK = 20_000
 """Epochs taken in one look, about 30 ms: a million of them must not hold up the screen."""
 

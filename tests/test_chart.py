@@ -346,7 +346,7 @@ def test_beyond_eight_curves_roles_repeat() -> None:
 
 
 def test_on_the_rail_the_more_severe_mark_wins() -> None:
-    order = [MarkKind.BAD, MarkKind.STOP, MarkKind.RESTART, MarkKind.LR, MarkKind.BEST]
+    order = [MarkKind.BAD, MarkKind.STOP, MarkKind.RESTART, MarkKind.SHADOW, MarkKind.LR]
     assert list(MarkKind)[:5] == order
     for better, worse in pairwise(MarkKind):
         for marks in ([Mark(2, better), Mark(2, worse)], [Mark(2, worse), Mark(2, better)]):
@@ -361,7 +361,7 @@ def test_marks_have_ascii_twins_and_stay_away_when_outside() -> None:
     shown = [
         lines(chart([FALLING], width=30, height=8, marks=marks, ascii=ascii))[-1] for ascii in (False, True)
     ]
-    assert ["".join(row.split()) for row in shown] == ["✗■↻▼★◌◇◆", "!#rv*.od"]
+    assert ["".join(row.split()) for row in shown] == ["✗■↻◇▼★◌◆", "!#rov*.d"]
 
 
 # --- limits and ticks

@@ -133,18 +133,18 @@ def test_the_head_tells_who_needs_you_and_when_something_last_changed(
 
 def test_the_runs_stand_in_columns_and_their_numbers_end_in_one_column() -> None:
     assert texts(frame.runs(FOUR[:3], 80, 9, NOON, cursor=1)) == [
-        " ● run4  41/200  ━━━━━─────────────────────  val_loss  .4120 ★37   done ≈ 14:30",
-        "▸✗ run3  22      NaN loss, epoch 21          val_loss  .9120 ★14          11:50",
-        " ✓ run2  200     finished                    val_loss .01234 ★188         10:00",
+        " ● run4  41/200  ━━━━━────────────────────  val_loss  .4120 ★37    done ≈ 14:30",
+        "▸✗ run3  22      NaN loss, epoch 21         val_loss  .9120 ★14           11:50",
+        " ✓ run2  200     finished                   val_loss .01234 ★188◂         10:00",
     ]
 
 
 def test_the_word_done_goes_first_then_the_times_then_the_metrics_and_the_state_last() -> None:
     narrower = {width: texts(frame.runs(FOUR[:2], width, 2, NOON))[1] for width in (72, 66, 60, 44, 24)}
     assert narrower == {
-        72: " ✗ run3  22      NaN loss, epoch 21    val_loss .9120 ★14         11:50",
-        66: " ✗ run3  22      NaN loss, epoch 21   val_loss .9120 ★14    11:50",
-        60: " ✗ run3  22      NaN loss, epoch 21      val_loss .9120 ★14",
+        72: " ✗ run3  22      NaN loss, epoch 21   val_loss .9120 ★14          11:50",
+        66: " ✗ run3  22      NaN loss, epoch 21  val_loss .9120 ★14     11:50",
+        60: " ✗ run3  22      NaN loss, epoch 21     val_loss .9120 ★14",
         44: " ✗ run3  22      NaN loss, epoch 21",
         24: " ✗ run3  22      NaN l…",
     }
@@ -152,8 +152,8 @@ def test_the_word_done_goes_first_then_the_times_then_the_metrics_and_the_state_
 
 def test_a_long_metric_name_is_cut_and_its_value_stays() -> None:
     rows = texts(frame.runs(FOUR, 80, 4, NOON))
-    assert rows[3] == " ■ run1  61      stopped by EarlyStopping          psnr_of_nobody_…  31.20"
-    assert rows[2] == " ✓ run2  200     finished                          val_loss         .01234 ★188"
+    assert rows[3] == " ■ run1  61      stopped by EarlyStopping         psnr_of_nobody_…  31.20"
+    assert rows[2] == " ✓ run2  200     finished                         val_loss         .01234 ★188◂"
 
 
 def test_a_long_name_is_cut_in_its_middle_for_names_differ_at_the_end() -> None:
@@ -302,10 +302,10 @@ EARLIER = replace(
         (16, None, "  ── train .301…"),
         (
             112, 2,
-            " run4  loss · attempt 2 of 2   epoch 2   "
+            " run4  loss   epoch 2   "
             "── train 1.100   ┄┄ val 1.300   lr 1e-3   ── train of attempt 1 2.900",
         ),
-        (82, 3, " run4  loss · attempt 2 of 2   epoch 3  ── train .6000   ┄┄ val –   lr 1e-4   +1"),
+        (82, 3, " run4  loss   epoch 3  ── train .6000   ┄┄ val –   lr 1e-4   +1"),
     ],
 )  # fmt: skip
 def test_of_the_legend_earlier_attempts_go_first_and_the_values_of_now_last(

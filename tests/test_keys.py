@@ -33,7 +33,9 @@ def test_the_bindings_are_the_table() -> None:
 
 
 def test_what_opens_something_is_bound_before_the_keys_behind_it() -> None:
-    first = {binding.key for binding in WatchApp.BINDINGS if isinstance(binding, Binding) and binding.priority}
+    first = {
+        binding.key for binding in WatchApp.BINDINGS if isinstance(binding, Binding) and binding.priority
+    }
     assert first == {"ctrl+c", *(name for key in KEYS if key.opens for name in key.keys.split(","))}
 
 

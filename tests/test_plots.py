@@ -201,6 +201,7 @@ def test_notes_say_in_words_what_the_rail_marks() -> None:
     )
     view = chart_view(run, fired={"EarlyStopping(patience=1)": [2], "ReduceLROnPlateau()": [1, 2]})
     assert dict(view.notes) == {
+        1: ("attempt 2 began; the one before wrote no end",),
         2: (
             "learning rate 0.1 → 0.01 at epoch 2",
             "saved best.keras",

@@ -603,8 +603,8 @@ def test_facts_tell_the_model_what_took_how_long_the_callbacks_and_the_users_own
         ("EarlyStopping", "loss · wait 0/5"),
         ("saved", "b.keras (epoch 2)"),
         ("restored", "weights of epoch 2"),
-        ("batch size", "32"),
-        ("layers", "[64, 64]"),
+        ("config batch size", "32"),
+        ("config layers", "[64, 64]"),
         ("command", "train.py --name 'two words'"),
     ]
 

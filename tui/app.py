@@ -71,6 +71,8 @@ SWEEP_S = 2.0
 """How long they wait: so late is the head's count of runs that need somebody."""
 FIRST_READ_S = 0.06
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
+FACTS_MIN = 46
+"""Columns of the facts; a wider screen gives them more."""
 OTHERS_MAX = 3
 """Small charts of other metrics below the large one."""
 WIDE = 120
@@ -320,6 +322,8 @@ class WatchApp(App[None]):
     def _draw(self) -> None:
         """Renew what is shown and redraw the panels; only changed lines reach the terminal."""
         self._pending, self._drawn_at = None, monotonic()
+        if not self.is_running:  # it ends: its panels may be gone
+            return
         self._fault = ""
         is_stale = self._guarded(self._renew, True)
         self._guarded(self._layout, None)
@@ -433,6 +437,7 @@ class WatchApp(App[None]):
         hides_alerts = look.main in (Main.ALERTS, Main.SUMMARY)
         alerts = 0 if hides_alerts else len(self._alert_lines())
         self.query_one("#alerts").styles.height = min(alerts, max(1, height // frame.ALERTS_SHARE))
+        self.query_one("#facts").styles.width = max(FACTS_MIN, self._width // 3 - 8)
         self.query_one("#facts").display = self._width >= WIDE and not is_alone
 
     # --- what the panels draw -----------------------------------------------------------------------------
@@ -471,6 +476,8 @@ class WatchApp(App[None]):
             (self._failure, Severity.ERROR), (self._fault, Severity.ERROR), (self._notice, Severity.WARNING),
         )  # fmt: skip
         own = [(severity, printable(text)) for text, severity in told if text]
+        if self._look.filter and not self._shown():
+            own.append((Severity.WARNING, f"no run matches {printable(self._look.filter)!r}"))
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
         return [*own, *self._alerts, *trouble]
 
@@ -546,7 +553,7 @@ class WatchApp(App[None]):
         return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
-        return [frame.clip([(" " + footer_text(ascii=self._is_ascii), Role.DIM)], width)]
+        return [frame.clip([(" " + footer_text(ascii=self._is_ascii, width=width - 2), Role.DIM)], width)]
 
     # --- what the keys do ---------------------------------------------------------------------------------
 

@@ -105,6 +105,7 @@ KEYS = (
     Key(keys="pagedown", action="page(1)", label="", description=""),
     Key(keys="escape", action="step_back", label="Esc", description="back, step by step"),
     Key(keys="ctrl+p", action="command_palette", label="Ctrl-P", description="all commands by name"),
+    Key(keys="ctrl+z", action="suspend_process", label="Ctrl-Z", description="suspend; fg brings it back"),
     Key(keys="ctrl+l", action="redraw", label="Ctrl-L", description="draw the screen anew"),
     Key(
         keys="question_mark,h,f1",
@@ -118,9 +119,12 @@ KEYS = (
 )
 
 
-def footer_text(*, ascii: bool) -> str:
-    """The footer: the keys that have a hint."""
-    return "  ".join((key.ascii_hint or key.hint) if ascii else key.hint for key in KEYS if key.hint)
+def footer_text(*, ascii: bool, width: int = 1000) -> str:
+    """The footer: the keys that have a hint; where there is no room for all, help and quit stay."""
+    hints = [(key.ascii_hint or key.hint) if ascii else key.hint for key in KEYS if key.hint]
+    while len(hints) > 2 and len("  ".join(hints)) > width:
+        del hints[-3]
+    return "  ".join(hints)
 
 
 def help_lines(*, ascii: bool) -> list[str]:

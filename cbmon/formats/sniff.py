@@ -87,7 +87,7 @@ def sniff(head: bytes, path: PurePath) -> Format | Refused:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"{", b"[")):
         return _sniff_json(start)
-    return _sniff_rows(head)
+    return _sniff_rows(head, path)
 
 
 def _sniff_json(start: bytes) -> Format | Refused:
@@ -101,7 +101,7 @@ def _sniff_json(start: bytes) -> Format | Refused:
     return Refused("JSON, but neither a cbmon record nor a Keras History (an object with a list per metric)")
 
 
-def _sniff_rows(head: bytes) -> Format | Refused:
+def _sniff_rows(head: bytes, path: PurePath) -> Format | Refused:
     """A row log, or prose. The last line may be cut: it can be the header, but says nothing about the rows."""
     lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     texts = [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines]
@@ -111,7 +111,7 @@ def _sniff_rows(head: bytes) -> Format | Refused:
         if (header := parse_header(text)) is not None:
             return _judge(header, whole[index + 1 :])
     if b"\0" in head:
-        return Refused("a binary file")
+        return Refused("a binary file", looks_like_log=has_log_name(path))
     first = next((text for text in texts if text.strip()), "").strip()
     if is_row(first):
         return Refused(
