@@ -62,7 +62,7 @@ class Notices:
         Raises:
             OSError: A limit of the system is reached, so that something would go unnoticed. Nothing is watched.
         """
-        if not folders and self._observer is None:
+        if self._is_stopped or (not folders and self._observer is None):
             return
         try:
             observer = self._observer or self._start()
