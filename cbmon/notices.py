@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import queue
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -51,7 +52,7 @@ class Notices:
         self._observer: BaseObserver | None = None
         self._watches: dict[str, tuple[ObservedWatch, tuple[object, ...]]] = {}
         """By folder: the watch, and which folder it was."""
-        self._is_stopped = False
+        self._stopped = threading.Event()
 
     def watch(self, folders: Mapping[str, bool]) -> None:
         """Watch exactly these folders from now on, those that were made anew too; call it again at any time.
@@ -62,7 +63,7 @@ class Notices:
         Raises:
             OSError: A limit of the system is reached, so that something would go unnoticed. Nothing is watched.
         """
-        if self._is_stopped or (not folders and self._observer is None):
+        if self._stopped.is_set() or (not folders and self._observer is None):
             return
         try:
             observer = self._observer or self._start()
@@ -84,12 +85,12 @@ class Notices:
         except OSError:
             self.stop()
             raise
-        if self._is_stopped:
+        if self._stopped.is_set():
             observer.stop()
 
     def stop(self) -> None:
         """Watch nothing any more, for good; from any thread."""
-        self._is_stopped = True
+        self._stopped.set()
         self._watches = {}
         if self._observer is not None:
             self._observer.stop()
