@@ -195,13 +195,8 @@ class Fit:
         """Record how it ended, by what the other callbacks tell."""
         self._look_at_siblings()
         is_stopped = bool(getattr(self._model, "stop_training", False))
-        by: list[str] = []
-        restored = None
-        try:
-            by = siblings.stopped_by(self._callbacks, self.last) if is_stopped else []
-            restored = siblings.restored_epoch(self._callbacks)
-        except Exception:  # noqa: BLE001  # other people's callbacks; what they tell is a courtesy
-            pass
+        by = siblings.stopped_by(self._callbacks, self.last) if is_stopped else []
+        restored = siblings.restored_epoch(self._callbacks)
         how = "stopped" if is_stopped else "finished"
         self.recorder.put(RunEnded(time=time.time(), how=how, by=by, restored=restored))
 
@@ -210,10 +205,7 @@ class Fit:
         if self.last is None or not self._callbacks:
             return
         epoch, now = self.last.epochs[0], time.time()
-        try:
-            if states := siblings.states(self._callbacks):
-                self.recorder.put(CallbackStates(time=now, epoch=epoch, states=states))
-            if paths := siblings.checkpoint_paths(self._callbacks, epoch, self._logs):
-                self.recorder.put(partial(self._checkpoints.saved, epoch, paths, now))
-        except Exception:  # noqa: BLE001  # other people's callbacks; what they tell is a courtesy
-            self._callbacks = []
+        if states := siblings.states(self._callbacks):
+            self.recorder.put(CallbackStates(time=now, epoch=epoch, states=states))
+        if paths := siblings.checkpoint_paths(self._callbacks, epoch, self._logs):
+            self.recorder.put(partial(self._checkpoints.saved, epoch, paths, now))
