@@ -63,7 +63,7 @@ PICTURES_OF = {
     ),
     "table": Picture(("plateau",), SMALL, ("left", "t")),
     "empty": Picture((), SMALL),
-    "thousand": Picture((), LARGE, ("o", "o"), copies=1000),
+    "thousand": Picture((), LARGE, ("o", "o", "home"), copies=1000),
     "alerts": Picture(("nan", "plateau"), SMALL, ("e",)),
     "help": Picture(("healthy",), SMALL, ("question_mark",)),
 }
