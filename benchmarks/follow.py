@@ -1,6 +1,6 @@
 """What following costs: a row from disk to reader, 1,000 updates a second, polling, a log of a million rows.
 
-CPU is that of the whole watching process, watchdog's threads with it; the writer is another one. Beside each figure
+CPU is that of the whole watching process, with the thread of notices; the writer is another one. Beside each figure
 stands what is wanted of it (DESIGN §8). About 40 s.
 
 Run: python -m benchmarks.follow

@@ -8,7 +8,7 @@ from math import ceil, copysign, floor, inf, isfinite, log10
 from typing import NamedTuple, TypeAlias
 
 from cbmon.thin import CurveValues, extremes
-from cbmon.units import bare, exponent
+from cbmon.units import bare, exponent, short_lr
 
 Limits: TypeAlias = tuple[float, float]
 """Lowest and highest value shown, in data units also on a log axis."""
@@ -67,12 +67,22 @@ class Window:
     def zoomed(
         window: Window | None, factor: float, around: float, bounds: Limits, newest: float
     ) -> Window | None:
-        """Show `factor` times fewer epochs (below 1: more); `around` stays where it is, if it is shown."""
+        """Show `factor` times fewer epochs (below 1: more); `around` stays where it is, if it is shown.
+
+        Zooming in leaves out epochs that are still to come; zooming out as often shows all of them again.
+        """
         low, high = window_limits(window, bounds, newest)
-        width = (high - low) / factor
-        width = max(float(EPOCHS_MIN - 1), floor(width) if factor > 1 else ceil(width))
-        if width >= bounds[1] - bounds[0] or (factor > 1 and width >= high - low):
-            return window if factor > 1 else None
+        least, measured = float(EPOCHS_MIN - 1), newest - bounds[0]
+        if factor > 1:
+            width = max(least, floor((high - low) / factor))
+            if width >= high - low:
+                return window
+            if low <= newest < high:
+                width, high = max(least, min(width, newest - low)), max(newest, low + 1)
+        else:
+            width = ceil((high - low) / factor) + 1  # 1: what halving an odd width left out
+            if width >= bounds[1] - bounds[0] or width > measured:
+                return None
         around = min(max(around, low), high)
         return _window(around - (around - low) / (high - low) * width, width, bounds, newest)
 
@@ -255,6 +265,12 @@ def _offsets(step: _Step, numbers: Sequence[int]) -> list[tuple[float, str]]:
         if len(label) <= LABEL_COLUMNS:
             found.append((value, label))
     return found
+
+
+def only_tick(value: float) -> tuple[float, str]:
+    """The tick of an axis that shows one value: that value, in at most 6 columns."""
+    ways = (short_lr(value), *(exponent(value, digits) for digits in (2, 1)))
+    return value, next((way for way in ways if len(way) <= LABEL_COLUMNS), "~")
 
 
 def _shortened(value: float) -> str:

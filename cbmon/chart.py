@@ -164,6 +164,12 @@ def fit_y(
     return fitted([span for span in spans if span], log=log, previous=previous)
 
 
+def level(curve: Curve, x_limits: Limits | None = None) -> float | None:
+    """The one value above 0 that a curve has within the x limits; None if it has none or several."""
+    span = _span(curve, x_limits, 0.0)
+    return span[0] if span and span[0] == span[1] else None
+
+
 def _span(curve: Curve, x_limits: Limits | None, least: float) -> Limits | None:
     if x_limits is None:
         return extremes(curve.y, slice(curve.count), least)
@@ -376,6 +382,7 @@ def chart(
     axis: bool = True,
     cursor: float | None = None,
     empty: str = "no values yet",
+    y_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> tuple[Row, ...]:
     """Draw curves with axes and, below them, the event rail.
 
@@ -394,6 +401,7 @@ def chart(
         axis: Whether there are an x axis and its labels; False for a small chart that stands below another.
         cursor: An x that gets a dim line behind the curves and a mark on the axis; None or outside: nothing.
         empty: Said in the middle where no value is to be seen.
+        y_ticks: Values and labels (of at most 6 columns) for the y axis; None: round ones.
 
     Returns:
         `height` rows whose spans add up to `width` columns each; neighbours of the same role are one span.
@@ -410,7 +418,9 @@ def chart(
     x_ticks = _place(canvas, x, width) if is_drawn or x_limits else []
     at = None if cursor is None else canvas.column(cursor)
     labels: dict[int, str] = {}
-    for value, label in ticks(*y, min(rows // 2, max(6, rows // 3)), log) if is_drawn else ():
+    if y_ticks is None:
+        y_ticks = ticks(*y, min(rows // 2, max(6, rows // 3)), log) if is_drawn else ()
+    for value, label in y_ticks:
         labels.setdefault(canvas.row(value), label)
     found = [
         _spans(*_with_label(text, paints, labels.get(row), _gutter(width), ascii))

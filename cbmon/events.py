@@ -220,6 +220,8 @@ class Tick(_Event, frozen=True, kw_only=True, tag="tick"):
     """When the record last changed."""
     process_gone: bool = False
     """True only if the writing process is known to be gone."""
+    missing_since: float | None = None
+    """When the record was first found deleted, or moved away; None while it is there."""
 
 
 class Malformed(_Event, frozen=True, kw_only=True, tag="malformed"):

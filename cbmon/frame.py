@@ -9,8 +9,20 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cbmon.axes import LABEL_COLUMNS, Limits, sane
-from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Curve, Role, Row, Span, chart, fit_y, lr_strip, sparkbar
+from cbmon.axes import LABEL_COLUMNS, Limits, only_tick, sane
+from cbmon.chart import (
+    CURVE_GLYPHS,
+    CURVE_ROLES,
+    Curve,
+    Role,
+    Row,
+    Span,
+    chart,
+    fit_y,
+    level,
+    lr_strip,
+    sparkbar,
+)
 from cbmon.plots import GREY, ChartView, latest, reading
 from cbmon.plots import x_limits as all_epochs
 from cbmon.rules import Severity, Status
@@ -42,11 +54,11 @@ MIDDLE_MIN = 12
 MIDDLE_MAX = 48
 """More would put a run's numbers too far from its name."""
 SUMMARY_MIN = 4
-"""Columns of the table of all runs that stay: name, state, epoch and best."""
-RUNS_SHARE = 3
-"""The list of runs takes at most one third of the screen's height."""
+"""Columns of the table of all runs: name, state, epoch and best; the last goes where the state has no room."""
+CHART_SHARE = 3
+"""Runs, callbacks and alerts together take at most one third of the screen's height: the rest is the chart's."""
 ALERTS_SHARE = 6
-"""The alerts below the chart take at most one sixth of it."""
+"""The alerts alone take at most one sixth of it."""
 
 STRIP_MAX = 4
 """Callbacks told below the chart; with more the chart would go."""
@@ -71,12 +83,32 @@ _STATE_ROLES = {
     Status.FAILED: Role.NEEDS,
     Status.CRASHED: Role.NEEDS,
     Status.EMPTY: Role.DIM,
+    Status.GONE: Role.DIM,
 }
 _SEVERITY = {
     Severity.INFO: ("·", Role.DIM),
     Severity.WARNING: ("▲", Role.LOOK),
     Severity.ERROR: ("✗", Role.NEEDS),
 }
+
+
+def shares(height: int, listed: int, told: int, alerts: int) -> tuple[int, int, int]:
+    """How many rows of a screen the runs, the callbacks' lines and the alerts get of what they have.
+
+    Where that is too much for the chart, what is further down goes first: it is counted, and a key shows it.
+    """
+    room = max(1, height // CHART_SHARE)
+    rows = {"runs": min(listed, room), "strip": min(told, STRIP_MAX)}
+    rows["alerts"] = min(alerts, max(1, height // ALERTS_SHARE))
+    least = ("alerts", 2), ("runs", 4), ("strip", 2), ("runs", 3), ("strip", 0), ("runs", 1), ("alerts", 0)
+    for name, keeps in least:
+        rows[name] -= max(0, min(sum(rows.values()) - room, rows[name] - keeps))
+    return rows["runs"], rows["strip"], rows["alerts"]
+
+
+def worst_first(lines: Sequence[tuple[Severity, str]]) -> list[tuple[Severity, str]]:
+    """Alerts by how bad they are: where there is room for one, it is the worst."""
+    return sorted(lines, key=lambda line: -list(_SEVERITY).index(line[0]))
 
 
 def head(views: Sequence[RunView], title: str, width: int, now: float | None, *, ascii: bool = False) -> Row:
@@ -183,10 +215,11 @@ def summary(
     best, marks = best_runs(views), _column([view.letter for view in shown])
     table = summary_cells(shown, now, width // METRIC_SHARE)
     columns = [_column(texts, right=at >= 2) for at, texts in enumerate(zip(*table, strict=True))]
-    needed = min(cells(columns[0][0]), NAME_MIN) + 2 + min(cells(columns[1][0]), WORDS_MIN)
+    name_least = min(cells(columns[0][0]), NAME_MIN) + 2
     while True:
         room = width - 1 - 2 * bool(marks) - sum(2 + cells(column[0]) for column in columns[2:])
-        if room >= needed or len(columns) <= SUMMARY_MIN:
+        words = min(cells(columns[1][0]), WORDS_MIN if len(columns) > SUMMARY_MIN else MIDDLE_MIN)
+        if room >= name_least + words or len(columns) < SUMMARY_MIN:
             break
         columns.pop()
     name_width = min(cells(columns[0][0]), max(NAME_MIN, room // 2))
@@ -299,9 +332,7 @@ def curves(
     """
     log = view.spans_decades if log is None else log
     x_limits = x_limits or all_epochs(view)
-    small: list[ChartView] = []
-    if height >= BAND_FROM:
-        small = [*([_rates_view(view, view.rates)] if view.rates else []), *others][: width // SMALL_MIN]
+    small = _small(view, others, width, height)
     has_band = bool(small)
     rate_rows = BAND_ROWS if has_band else 0 if view.rates is None or height <= 8 else 1
     y_limits = fit_y(view.curves, x_limits, log=log, previous=y_before)
@@ -328,6 +359,27 @@ def curves(
     return tuple(rows[:height]), y_limits
 
 
+def small_at(
+    view: ChartView, others: Sequence[ChartView], width: int, height: int, row: int, column: int
+) -> int | None:
+    """In which small chart below the large one a row and a column are: 1 for the first of `others`, and so on.
+
+    0 is that of the learning rate, None the large chart.
+    """
+    small = _small(view, others, width, height)
+    if not small or row < height - BAND_ROWS:
+        return None
+    place = sum(column >= width * number // len(small) for number in range(1, len(small)))
+    return place + (view.rates is None)
+
+
+def _small(view: ChartView, others: Sequence[ChartView], width: int, height: int) -> list[ChartView]:
+    """What is drawn small below the chart, where there is room."""
+    if height < BAND_FROM:
+        return []
+    return [*([_rates_view(view, view.rates)] if view.rates else []), *others][: width // SMALL_MIN]
+
+
 def _start(row: Row, columns: int) -> list[Span]:
     """The first columns of a row of a chart, whose characters have one column each."""
     kept: list[Span] = []
@@ -344,15 +396,19 @@ def _band(
     rows: list[Row] = [()] * height
     for number, view in enumerate(views):
         columns = (width * (number + 1)) // len(views) - (width * number) // len(views)
+        log, y_limits, y_ticks = view.spans_decades, None, None
+        if view.curves and view.curves[0].steps and (rate := level(view.curves[0], x_limits)):
+            log, y_limits, y_ticks = False, (0.0, 2 * rate), [only_tick(rate)]  # a line in the middle
         body = chart(
             view.curves,
             width=columns,
             height=height - 1,
             x_limits=x_limits,
-            y_limits=fit_y(view.curves, x_limits, log=view.spans_decades),
-            log=view.spans_decades,
+            y_limits=y_limits or fit_y(view.curves, x_limits, log=log),
+            log=log,
             ascii=ascii,
             cursor=epoch,
+            y_ticks=y_ticks,
         )
         told = latest(view) if epoch is None else reading(view, epoch)
         values = "".join(f"  {value}" for _, value in told)
@@ -379,15 +435,18 @@ def _rates_view(view: ChartView, rates: Curve) -> ChartView:
 def _title_row(view: ChartView, name: str, width: int, log: bool, epoch: int | None, ascii: bool) -> Row:
     """Name and metric at the left; the legend, or the values at an epoch, at the right."""
     title = view.title if epoch is None else view.title.partition(" · ")[0]  # the epoch before the attempt
-    metric = f"  {title}{' (log)' if log else ''}"
-    if epoch is None:
-        metric += "" if view.rate is None else f"   lr {short_lr(view.rate)}"
-    else:
-        metric += f"   epoch {epoch}"
-    legend = _legend(view, width, cells(name) + 2 + cells(metric), epoch, ascii)
+    metric = f"  {title}{' (log)' if log else ''}" + ("" if epoch is None else f"   epoch {epoch}")
+    rate = "" if view.rate is None or epoch is not None else f"   lr {short_lr(view.rate)}"
+    legend = _legend(view, width, cells(name) + 2 + cells(metric + rate), epoch, ascii)
     room = max(0, width - sum(cells(text) for text, _ in legend))
-    shown = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1)))
-    return clip([(fit(shown + (metric if name else metric[1:]), room), Role.TITLE), *legend], width, ascii)
+    if min(cells(name), NAME_MIN) + 1 + cells(metric + rate) <= room:
+        metric += rate
+    shown = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1))) if name else ""
+    return clip(
+        [(fit(shown + (metric if shown.strip() else " " + metric[2:]), room), Role.TITLE), *legend],
+        width,
+        ascii,
+    )
 
 
 def _legend(view: ChartView, width: int, title: int, epoch: int | None, ascii: bool) -> list[Span]:
@@ -448,15 +507,24 @@ def alerts_page(
 def alert_rows(
     lines: Sequence[tuple[Severity, str]], width: int, height: int, *, key: str = "", ascii: bool = False
 ) -> tuple[Row, ...]:
-    """The first alerts, one a row; what does not fit is counted in the last, with the `key` that shows it."""
-    shown = lines if len(lines) <= height else lines[: max(0, height - 1)]
+    """The first alerts, one a row; what does not fit is counted in the last, with the `key` that shows it.
+
+    In a single row the count stands behind the first alert.
+    """
+    shown = lines if len(lines) <= height else lines[: max(1, height - 1)]
+    how = f" ({key})" if key else ""
+    more = f"{len(lines) - len(shown)} more{how}" if len(shown) < len(lines) else ""
+    beside = f"  +{more.replace(' more', '')} " if more and height == 1 else ""
     rows = []
-    for severity, text in shown:
+    for severity, text in shown[: max(0, height)]:
         glyph, role = _SEVERITY[severity]
-        rows.append(clip([(f" {glyph} ", role), (text, Role.TEXT)], width, ascii))
-    if len(shown) < len(lines) and height > 0:
-        more = f" · {len(lines) - len(shown)} more{f' ({key})' if key else ''}"
-        rows.append(clip([(more, Role.DIM)], width, ascii))
+        row: list[Span] = [(f" {glyph} ", role), (text, Role.TEXT)]
+        if beside:
+            row[1] = fit(text, min(cells(text), max(0, width - 3 - cells(beside)))), Role.TEXT
+            row.append((beside, Role.DIM))
+        rows.append(clip(row, width, ascii))
+    if more and height > 1:
+        rows.append(clip([(f" · {more}", Role.DIM)], width, ascii))
     return tuple(rows)
 
 
@@ -527,13 +595,13 @@ def frame(
     None: the title.
     """
     rows: list[Row] = [head(views, title, width, now, ascii=ascii)]
+    listed, told, warned = shares(height, len(views), len(strip), len(lines))
     if views:
-        listed = max(1, min(len(views), height // RUNS_SHARE))
         rows += runs(views, width, listed, now, cursor=cursor, ascii=ascii)
         rows.append(rule(width, ascii=ascii))
     below = (
-        *strip_rows(strip, width, min(len(strip), STRIP_MAX), ascii=ascii),
-        *alert_rows(lines, width, min(len(lines), max(1, height // ALERTS_SHARE)), ascii=ascii),
+        *strip_rows(strip, width, told, ascii=ascii),
+        *alert_rows(worst_first(lines), width, warned, ascii=ascii),
     )
     room = max(0, height - len(rows) - len(below))
     if not views:

@@ -44,7 +44,7 @@ class Narrator:
         if has_epoch:
             self._say(epoch_sentence(view, run, now))
         new = self._tell_alerts(log.path, run, view, now, is_first=before is None)
-        if log.trouble or (before is not None and before.status is None):
+        if (log.trouble and view.status is not Status.GONE) or (before is not None and before.status is None):
             is_news = before is None or before.word != view.word
         elif view.needs_you or view.status is None or view.status.value in new:
             is_news = False  # an alert says it
@@ -72,7 +72,7 @@ class Narrator:
         for skip in skipped:
             if skip.looks_like_log and self._refused.get(skip.path) != skip:
                 self._refused[skip.path] = skip
-                self._say(state_sentence(unreadable_view(skip), now))
+                self._say(state_sentence(unreadable_view(skip, is_awaited=True), now))
 
 
 def follow(
@@ -82,7 +82,7 @@ def follow(
     narrator = Narrator(say, planned)
     runs: dict[Path, Run] = {}
     changed: set[Path] | None = None
-    first = True
+    first, trouble = True, ""
     while not follower.is_stopped:
         touched: dict[Path, Log] = {}
         for log, events in follower.read(changed):
@@ -96,9 +96,13 @@ def follow(
         if first:
             first = False
             views = [run_view(log, runs[path], planned) for path, log in follower.logs.items()]
-            views += [unreadable_view(skip) for skip in follower.skipped if skip.looks_like_log]
+            views += [
+                unreadable_view(skip, is_awaited=True) for skip in follower.skipped if skip.looks_like_log
+            ]
             say(f"watching {needs_you_line(views)}")
             follower.start()
-            if follower.trouble:
-                say(follower.trouble)
+        if follower.trouble != trouble:  # it may come up at any time: a limit is reached, a disk is mounted
+            trouble = follower.trouble
+            if trouble:
+                say(trouble)
         changed = follower.wait()

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from cbmon.axes import Limits
 from cbmon.axes import x_limits as axis_limits
 from cbmon.chart import Curve, Mark, MarkKind
-from cbmon.events import CheckpointSaved
-from cbmon.rules import alerts, headline_metric, is_schedule, rate_changes
+from cbmon.rules import alerts, headline_metric, is_schedule, rate_changes, saved
 from cbmon.run import Attempt, Run
-from cbmon.series import Column, Direction, base_name, direction, is_validation
+from cbmon.series import Column, base_name, direction, is_validation
 from cbmon.thin import CurveValues, extremes
 from cbmon.units import display_epoch, plural, printable, short, short_lr
 from cbmon.views import RunView, metric_groups
@@ -23,9 +22,6 @@ DECADES = 1e5
 
 GREY = 7
 """The colour of what is over: earlier attempts."""
-
-NOTES_SHOWN = 1000
-"""Checkpoints that are marked, the latest ones: more than any rail has columns."""
 
 EARLIER_MAX = 6
 """Curves of earlier attempts that are drawn: the latest ones."""
@@ -186,6 +182,21 @@ def nearest(view: ChartView, epoch: float, by: int = 0) -> int:
     return int(min(ahead, key=lambda x: abs(x - epoch), default=view.last))
 
 
+def row_at(run: Run, epoch: int | None, by: int) -> int | None:
+    """The epoch so many rows of the table on from an epoch, else from the last one; None if there are no rows."""
+    epochs = run.current.epochs
+    if not epochs:
+        return None
+    last = len(epochs) - 1
+    at = last if epoch is None else min(bisect_left(epochs, epoch - 1), last)
+    return display_epoch(epochs[max(0, min(at + by, last))])
+
+
+def last_of(view: ChartView, run: Run) -> int:
+    """Where reading begins: at the last epoch of the chosen run, whatever others in the chart have."""
+    return display_epoch(run.current.epochs[-1]) if run.current.epochs else view.last
+
+
 def next_mark(view: ChartView, epoch: int | None, by: int) -> int | None:
     """The next epoch at which something happened, from the end backwards at first; None if there is no more."""
     places = sorted({int(mark.x) for mark in view.marks if view.first <= mark.x <= view.last})
@@ -259,19 +270,27 @@ def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -
         how = f"was {printable(before.how)}" if before else "wrote no end"
         text = f"attempt {number} began; the one before {how}"
         found.setdefault(display_epoch(run.current.epochs[0]), []).append(text)
-    for note in run.current.notes[-NOTES_SHOWN:]:
-        if isinstance(note, CheckpointSaved):
-            found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")
-    for name in names:
-        towards = direction(name)
-        column = run.current.metrics[name]
-        if towards and (best := column.best(towards)) is not None:
-            text = f"best {printable(name)} {short(column.values[best])}"
-            found.setdefault(display_epoch(run.current.epochs[best]), []).append(text)
+    checkpoints = saved(run.current)
+    for note in checkpoints.latest:
+        found.setdefault(display_epoch(note.epoch), []).append(f"saved {printable(note.path)}")
+    if checkpoints.untold:
+        text = f"{plural(checkpoints.untold, 'earlier checkpoint')} not marked"
+        found[display_epoch(checkpoints.latest[0].epoch)].append(text)
+    if judged := _best(run.current, names):
+        row, name = judged
+        text = f"best {printable(name)} {short(run.current.metrics[name].values[row])}"
+        found.setdefault(display_epoch(run.current.epochs[row]), []).append(text)
     for call, epochs in fired.items():
         for epoch in epochs:
             found.setdefault(display_epoch(epoch), []).append(f"{printable(call)} would act here")
     return {epoch: tuple(texts) for epoch, texts in found.items()}
+
+
+def _best(attempt: Attempt, names: Sequence[str]) -> tuple[int, str] | None:
+    """Row and name of the best value: of the validation metric, if there is one beside that of training."""
+    towards = direction(names[-1]) if names else None
+    row = attempt.metrics[names[-1]].best(towards) if towards else None
+    return None if row is None else (row, names[-1])
 
 
 def _shadow_marks(fired: Mapping[str, Sequence[int]]) -> Iterator[Mark]:
@@ -284,16 +303,13 @@ def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     changes = rate_changes(attempt)
     for row, _, _ in () if is_schedule(attempt, changes) else changes:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
-    for note in attempt.notes[-NOTES_SHOWN:]:
-        if isinstance(note, CheckpointSaved):
-            yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
+    for note in saved(attempt).latest:
+        yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
     for name in names:
         column = attempt.metrics[name]
         if column.first_non_finite is not None:
             yield Mark(display_epoch(epochs[column.first_non_finite]), MarkKind.BAD)
-    judged = names[-1] if names else None
-    towards: Direction | None = direction(judged) if judged else None
-    if judged and towards and (best := attempt.metrics[judged].best(towards)) is not None:
-        yield Mark(display_epoch(epochs[best]), MarkKind.BEST)
+    if best := _best(attempt, names):
+        yield Mark(display_epoch(epochs[best[0]]), MarkKind.BEST)
     if attempt.ended and attempt.ended.how != "finished" and epochs:
         yield Mark(display_epoch(epochs[-1]), MarkKind.STOP)

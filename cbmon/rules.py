@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 
-from cbmon.events import NonFinite
+from cbmon.events import CheckpointSaved, NonFinite
 from cbmon.pace import (
     QUIET_LEAST_S,
     QUIET_RECORD_S,
@@ -35,6 +36,9 @@ SCHEDULE_CHANGES = 3
 """Up to three changes are told one by one even in a run of a few epochs."""
 SCHEDULE_MOST = 100
 """So many changes are a schedule in a run of any length: nobody reads them, and a million would fill the memory."""
+
+SAVED_SHOWN = 1000
+"""Checkpoints that are marked and told one by one, the latest ones: more than any rail has columns."""
 
 SLOWER_FACTOR = 1.5
 """An epoch half as long again as at first: other jobs on a shared machine, and its heat, cost 10 to 30 %."""
@@ -62,6 +66,8 @@ class Status(Enum):
     FAILED = "failed"
     CRASHED = "crashed"
     EMPTY = "empty"
+    GONE = "gone"
+    """Only while it is followed: its file was deleted or moved away."""
 
 
 class Severity(Enum):
@@ -92,8 +98,18 @@ class Alert:
         return self.attempt, self.kind, self.subject, self.epoch
 
 
+def missing_since(run: Run) -> float | None:
+    """When the log was first found deleted or moved away, Unix seconds; None while it is there."""
+    return run.seen.missing_since if run.seen else None
+
+
 def status(run: Run) -> Status:
     """What the run is doing, as far as its record and the last look at it can tell."""
+    return _told_status(run) if missing_since(run) is None else Status.GONE
+
+
+def _told_status(run: Run) -> Status:
+    """The same, wherever its file is by now."""
     attempt = run.current
     if attempt.ended:
         ways = {"stopped": Status.STOPPED, "interrupted": Status.INTERRUPTED, "failed": Status.FAILED}
@@ -129,7 +145,7 @@ def alerts(run: Run) -> list[Alert]:
     Costs what is new since the last call, not what there is.
     """
     found: list[Alert] = []
-    last, state = len(run.attempts), status(run)
+    last, state = len(run.attempts), _told_status(run)
     for number, attempt in enumerate(run.attempts[:-1], 1):
         if "past" not in attempt.memo:  # nothing is added to it any more
             metrics = attempt.metrics
@@ -141,8 +157,11 @@ def alerts(run: Run) -> list[Alert]:
     found += _events(last, attempt, metrics)
     diverging = _diverging(last, attempt, metrics)
     found += diverging or _trends(last, attempt, metrics)
-    found += _tempo(last, run, state)
+    if (since := missing_since(run)) is None:
+        found += _tempo(last, run, state)
     found += _end(last, attempt, state)
+    if since is not None:
+        found.append(_missing(last, run, since, state))
     return found
 
 
@@ -252,6 +271,33 @@ def rate_changes(attempt: Attempt) -> list[tuple[int, float, float]]:
         rates.on(attempt.rate)
     changes: list[tuple[int, float, float]] = rates.changes
     return changes
+
+
+class Saved:
+    """The checkpoints of an attempt, as far as its notes were looked through."""
+
+    __slots__ = ("count", "latest", "looked")
+
+    def __init__(self) -> None:
+        self.latest: deque[CheckpointSaved] = deque(maxlen=SAVED_SHOWN)
+        self.count = 0
+        self.looked = 0
+
+    @property
+    def untold(self) -> int:
+        """Earlier ones that are only counted."""
+        return self.count - len(self.latest)
+
+
+def saved(attempt: Attempt) -> Saved:
+    """How many checkpoints an attempt wrote, and the latest ones."""
+    known: Saved = attempt.memo.setdefault("saved", Saved())
+    for note in islice(attempt.notes, known.looked, None):
+        if isinstance(note, CheckpointSaved):
+            known.latest.append(note)
+            known.count += 1
+    known.looked = len(attempt.notes)
+    return known
 
 
 def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:
@@ -387,6 +433,16 @@ def _end(number: int, attempt: Attempt, state: Status) -> list[Alert]:
         case _:
             return []
     return [_alert(number, epoch, severity, state.value, text)]
+
+
+def _missing(number: int, run: Run, since: float, state: Status) -> Alert:
+    """The file was deleted or moved away; of a run that had ended somebody tidied up."""
+    has_ended = run.current.ended is not None or state is Status.CRASHED
+    severity = Severity.INFO if has_ended else Severity.WARNING
+    text = (
+        f"the file is gone since {clock(since, run.seen.time if run.seen else None)}: deleted or moved away"
+    )
+    return _alert(number, None, severity, Status.GONE.value, text)
 
 
 def _reason(attempt: Attempt) -> str:

@@ -31,7 +31,7 @@ from cbmon.events import (
     StopRequested,
     Tick,
 )
-from cbmon.series import Column
+from cbmon.series import Column, has_numpy
 from cbmon.units import display_epoch
 
 Note: TypeAlias = CheckpointSaved | ControlApplied | LearningRateChanged | NonFinite | StopRequested
@@ -112,8 +112,10 @@ class Attempt:
             (self.seconds, batch.seconds),
         ):
             for name, values in columns.items():
-                column = table.setdefault(name, Column())
-                column.pad(before)
+                column = table.get(name)
+                if column is None:
+                    column = table[name] = Column()
+                    column.pad(before)
                 column.extend(values[rows])
         if batch.learning_rate is not None:
             self.rate.pad(before)
@@ -122,7 +124,8 @@ class Attempt:
             self.times.pad(before)
             self.times.extend([batch.time] * (after - before) if batch.times is None else batch.times[rows])
         for column in self._columns():
-            column.pad(after)
+            if len(column.values) < after:
+                column.pad(after)
         self.not_numbers.update(batch.not_numbers)
         if batch.first_line is not None:
             self.last_line = batch.first_line + rows.stop - 1
@@ -247,7 +250,17 @@ def _fold_epochs(run: Run, batch: EpochsEnded) -> None:
 
 def _rising_stretches(epochs: Sequence[int]) -> list[slice]:
     """Cut a batch into slices of strictly rising epochs; most often that is one."""
-    if not any(map(le, islice(epochs, 1, None), epochs)):
+    if _is_rising(epochs):
         return [slice(0, len(epochs))] if epochs else []
     cuts = [row for row in range(1, len(epochs)) if epochs[row] <= epochs[row - 1]]
     return [slice(start, stop) for start, stop in zip([0, *cuts], [*cuts, len(epochs)], strict=True)]
+
+
+def _is_rising(epochs: Sequence[int]) -> bool:
+    """Whether each epoch is above the one before it."""
+    if isinstance(epochs, array) and has_numpy(len(epochs)):
+        import numpy as np
+
+        rows = np.frombuffer(epochs, np.int64)
+        return bool((rows[1:] > rows[:-1]).all())
+    return not any(map(le, islice(epochs, 1, None), epochs))

@@ -14,17 +14,19 @@ import stat
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from cbmon.endpoint import is_gone
 from cbmon.events import EpochsEnded, Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
 from cbmon.formats.sniff import SNIFF_BYTES, Decoder, Format, Refused, decoder, has_log_name, sniff
 from cbmon.mounts import Mount, mount_of, read_mounts
 from cbmon.notices import Changed, Notices
+from cbmon.run import Run, fold
 
 READ_BYTES = 8 << 20
 """Bytes read at once: bounds how long one log keeps the others waiting (about 30 ms through polars)."""
@@ -36,11 +38,17 @@ LOOK_S = 30.0
 """Look at everything this often, whatever the notices say: new files on NFS, and whether a run has gone quiet."""
 LOOK_SHARE = 0.1
 """Of the time may be spent on looking at everything where folders come and go without a pause (checkpoints)."""
+HOLE_BLOCK_BYTES = 1 << 18
+"""Read behind a hole at a file's beginning: the blocks of most file systems, ZFS' of 128 KiB too, and a head."""
 POLL_S = 2.0
 """Where no notices come (NFS, FUSE, `--poll`), look at the known logs this often ..."""
 POLL_MANY_S = 5.0
 """... and this often if they are many: each costs 3 µs here, and a question to the server there."""
 MANY = 1000
+CROWD = 64
+"""Logs that change at once from which those that nobody sees wait ..."""
+HOLD_S = 2.0
+"""... so long: at 1,000 rows a second each is read half as often. A notice of everything is not held."""
 PULSE_S = 5.0
 """A record whose process is known is asked this often whether that still lives: one stat and one /proc read."""
 
@@ -56,6 +64,8 @@ class Skipped:
     reason: str
     looks_like_log: bool = True
     """Show it to people; False: it only lies in a folder and is counted."""
+    is_missing: bool = False
+    """There is no such path (yet)."""
 
 
 @dataclass(slots=True)
@@ -67,8 +77,10 @@ class Log:
     format: Format
     trouble: str = ""
     """Why it could not be read the last time, empty if it could."""
-    has_more: bool = False
-    """Whether the last read left something that was there."""
+    missing_since: float | None = None
+    """When it was first found deleted or moved away; None while it is there."""
+    left: int = 0
+    """Bytes that were there and that the last read left."""
     _offset: int = 0
     _facts: tuple[int, ...] = ()
     _head: bytes = b""
@@ -89,7 +101,7 @@ class Log:
 
         Returns None if there are no next bytes. Raises OSError if the file cannot be read (now).
         """
-        self.has_more = False
+        self.left = 0
         status = os.stat(self.path)
         if status.st_size == self._offset and _facts(status) == self._facts:
             return None
@@ -102,19 +114,24 @@ class Log:
             wanted = min(status.st_size - self._offset, limit if self._offset else min(limit, FIRST_BYTES))
             data = os.pread(handle, wanted, self._offset) if wanted > 0 else b""
             if data and not self._is_judged:
-                self._judge(os.pread(handle, SNIFF_BYTES, 0))
+                self._judge(_first_bytes(handle))
         finally:
             os.close(handle)
         events: list[Event] = [RecordReplaced()] if self._is_stale else []
         self._is_stale = False
         if data:
             self._take(data, events)
-            self.has_more = self._offset < status.st_size
+            self.left = max(0, status.st_size - self._offset)
         return events if data or events else None
 
     def finish(self) -> list[Event]:
         """For those who will not read on: what the file's end leaves unfinished."""
         return self._decoder.finish() if self._decoder else []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last read left something that was there."""
+        return self.left > 0
 
     @property
     def has_process(self) -> bool:
@@ -125,7 +142,12 @@ class Log:
         """How the log looks from outside at `now`; without `asks` its process is not asked again."""
         if asks and self._process is not None:
             self._is_gone = is_gone(self._process)
-        return Tick(time=now, written=self._written, process_gone=self._is_gone)
+        return Tick(
+            time=now,
+            written=self._written,
+            process_gone=self._is_gone,
+            missing_since=self.missing_since,
+        )
 
     def _take(self, data: bytes, events: list[Event]) -> None:
         """Decode the next bytes."""
@@ -179,6 +201,22 @@ def read_whole(log: Log, now: float) -> Iterator[Event]:
     yield log.tick(now)
 
 
+def load(paths: Sequence[str]) -> tuple[list[tuple[Log, Run]], list[Skipped]]:
+    """Every log under the paths, as it is now, folded into a run; and what was skipped."""
+    finding, now = find(paths), time.time()
+    runs: list[tuple[Log, Run]] = []
+    for log in finding.logs:
+        run = Run()
+        try:
+            for event in read_whole(log, now):
+                fold(run, event)
+        except OSError as error:
+            finding.skipped.append(Skipped(log.path, words(error)))
+        else:
+            runs.append((log, run))
+    return runs, finding.skipped
+
+
 Refusals: TypeAlias = dict[tuple[Path, bool], tuple[tuple[int, ...], "Skipped"]]
 """Files that were opened and are no logs (named or in a folder), with their state at that time."""
 
@@ -211,18 +249,19 @@ def find(
     finding, known, before = Finding(), known or {}, refusals or {}
     seen: set[str] = set()
     roots: list[Path | None] = []
-    for text in paths:
-        for path, root, real in _expand(text, finding):
-            if real in seen:
-                continue
-            seen.add(real)
-            found = known.get(path) or _judge_file(path, root is None, before, finding.refusals)
-            if isinstance(found, Skipped):
-                finding.skipped.append(found)
-                continue
-            finding.logs.append(found if isinstance(found, Log) else Log(path, run_name(path, root), found))
-            finding.real.append(real)
-            roots.append(root)
+    expanded = [each for text in paths for each in _expand(text, finding)]
+    named = {real for _, root, real in expanded if root is None}  # also after the folder that it lies in
+    for path, root, real in expanded:
+        if real in seen:
+            continue
+        seen.add(real)
+        found = known.get(path) or _judge_file(path, real in named, before, finding.refusals)
+        if isinstance(found, Skipped):
+            finding.skipped.append(found)
+            continue
+        finding.logs.append(found if isinstance(found, Log) else Log(path, run_name(path, root), found))
+        finding.real.append(real)
+        roots.append(root)
     longer_names: list[Callable[[Path, Path | None], str]] = [
         partial(run_name, full=True),
         lambda path, root: str(path),
@@ -321,7 +360,8 @@ def _judge_file(path: Path, is_named: bool, before: Refusals, after: Refusals) -
                 return before[key][1]
         head, status = _head_of(path)
     except OSError as error:
-        return Skipped(path, words(error), looks_like_log=is_named or has_log_name(path))
+        is_missing = isinstance(error, FileNotFoundError)
+        return Skipped(path, words(error), is_named or has_log_name(path), is_missing)
     found = sniff(head, path)
     if isinstance(found, Format):
         return found
@@ -336,9 +376,22 @@ def _head_of(path: Path) -> tuple[bytes, os.stat_result]:
     """The bytes that a file is judged by, and its state."""
     handle, status = _open_regular(path)
     try:
-        return os.pread(handle, SNIFF_BYTES, 0), status
+        return _first_bytes(handle), status
     finally:
         os.close(handle)
+
+
+def _first_bytes(handle: int) -> bytes:
+    """The first bytes of a file, `SNIFF_BYTES` of them if it has so many; a hole at its beginning is shortened."""
+    head = os.pread(handle, SNIFF_BYTES, 0)
+    if not head.startswith(b"\0"):
+        return head
+    at = 0
+    if len(head) == SNIFF_BYTES == head.count(0):
+        with suppress(OSError, AttributeError):  # no data behind it; no such question on this system
+            at = os.lseek(handle, 0, os.SEEK_DATA)  # to its block, which may begin with NULs of its own
+    behind = os.pread(handle, HOLE_BLOCK_BYTES, at).lstrip(b"\0")
+    return (b"\0" + behind)[:SNIFF_BYTES]
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
@@ -361,7 +414,7 @@ def _open_regular(path: Path) -> tuple[int, os.stat_result]:
 
 def words(error: OSError) -> str:
     """An OSError as people say it: "permission denied"."""
-    return (error.strerror or str(error)).casefold()
+    return error.strerror.casefold() if error.strerror else str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +474,32 @@ def _is_below(path: str, folder: str) -> bool:
     return path.startswith(os.path.join(folder, ""))
 
 
+class Source(Protocol):
+    """What hands out the events of logs to one consumer thread: `Follower`, or a player of recorded ones."""
+
+    paths: list[str]
+    logs: dict[Path, Log]
+    skipped: list[Skipped]
+    trouble: str
+    seen: Collection[Path] | None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+
+    def read(self, changed: set[Path] | None = None) -> Iterator[tuple[Log, list[Event]]]:
+        """What is new, log by log; of the changed ones, or of all."""
+
+    def wait(self) -> set[Path] | None:
+        """Wait until there is something to read; gives the changed paths, None for "look at everything"."""
+
+    def start(self) -> None:
+        """Ask for notices. Call it after the first read."""
+
+    def stop(self) -> None:
+        """End `wait` and `read` at once, from any thread."""
+
+
 class Follower:
     """Keeps reading everything under some paths as it grows, for one consumer thread.
 
@@ -437,6 +516,11 @@ class Follower:
         self.skipped: list[Skipped] = []
         self.trouble = ""
         """Why notices do not come, once it is known."""
+        self.seen: Collection[Path] | None = None
+        """The logs that are on a screen, said by it from any thread: in a crowd the others wait. None: all are."""
+        self._held: set[Path] = set()
+        """Those that wait."""
+        self._held_until = inf
         self._now = now
         self._poll = poll
         """Whether all logs are polled."""
@@ -486,9 +570,11 @@ class Follower:
             events: list[Event] = []
             try:
                 events = log.read() or []
-                log.trouble = ""
+                log.trouble, log.missing_since = "", None
             except OSError as error:
                 log.trouble = words(error)
+                is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+                log.missing_since = (log.missing_since or self._now()) if is_missing else None
             if log.has_more:
                 waiting.append(log)
             tick = log.tick(self._now(), asks=asks and not log.has_more)
@@ -504,17 +590,20 @@ class Follower:
             changed = self._due(now)
             if changed is None:
                 return None
-            left = 0.0 if changed else min(self._look_at, self._pulse_at, self._poll_at) - now
+            ends = min(self._look_at, self._pulse_at, self._poll_at, self._held_until)
+            left = 0.0 if changed else ends - now
             try:
                 notices = [self._notices.get(timeout=max(0.0, left))]
             except queue.Empty:
                 notices = []
             notices += [self._notices.get() for _ in range(self._notices.qsize())]
+            told: set[Path] = set()
             for notice in notices:
                 if notice is None:
                     self._look_at = 0.0
                 else:
-                    changed |= self._translate(notice)
+                    told |= self._translate(notice)
+            changed |= self._urgent(told)
             if changed:
                 return changed
         return None
@@ -546,6 +635,7 @@ class Follower:
     def _wind(self, now: float) -> None:
         """Everything is looked at now: when that and each part of it is due again."""
         self._look_at, self._pulse_at = now + LOOK_S, now + PULSE_S
+        self._held, self._held_until = set(), inf
         self._poll_at = now + self._pause()
 
     def _due(self, now: float) -> set[Path] | None:
@@ -583,6 +673,18 @@ class Follower:
             else:
                 changed.add(self._by_real.get(path) or Path(path))
         return changed
+
+    def _urgent(self, told: set[Path]) -> set[Path]:
+        """What to read now of what changed; in a crowd what nobody sees waits: several rows cost one reading."""
+        told |= self._held
+        now, seen = time.monotonic(), self.seen
+        if seen is None or len(told) <= CROWD or now >= self._held_until:
+            self._held, self._held_until = set(), inf
+            return told
+        self._held = {path for path in told if path in self.logs and path not in seen}
+        if self._held:
+            self._held_until = min(self._held_until, now + HOLD_S)
+        return told - self._held
 
     def _concerns(self, path: str) -> bool:
         """Whether a changed path is a known log, or may bring or take one; asked in the thread of notices."""

@@ -15,9 +15,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cbmon.chart import MarkKind
-from cbmon.events import CallbackState, CheckpointSaved, RunStarted
+from cbmon.events import CallbackState, RunEnded, RunStarted
 from cbmon.pace import Stop, done_at, epoch_seconds, stop_of
-from cbmon.rules import Alert, Severity, Status, alerts, headline_metric, last_sign, status
+from cbmon.rules import (
+    Alert,
+    Severity,
+    Status,
+    alerts,
+    headline_metric,
+    last_sign,
+    missing_since,
+    saved,
+    status,
+)
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, Direction, base_name, direction, is_loss, is_validation
 from cbmon.sources import Log, Skipped
@@ -46,12 +56,13 @@ GLYPHS = {
     Status.FAILED: "✗",
     Status.CRASHED: "✗",
     Status.EMPTY: "◌",
+    Status.GONE: "∅",
 }
 """Glyph of each state; the word beside it says the same."""
 NEEDS_YOU = "✗"
 
 _ASCII = {ord(kind.glyph): kind.ascii_glyph for kind in MarkKind} | str.maketrans(
-    "●◐✓⏸▸◂▲·≈…→–━╸─▁▔╲╱", "*~+=><^-~~>-=>-_^\\/"
+    "●◐✓⏸∅▸◂▲·≈…→–━╸─▁▔╲╱", "*~+=0><^-~~>-=>-_^\\/"
 )
 """One column each, for the glyphs that we write ourselves."""
 
@@ -68,6 +79,8 @@ class RunView:
     """The state in words, such as "stopped by EarlyStopping"."""
     needs_you: bool
     epoch: int | None = None
+    behind: int | None = None
+    """Epochs that lie behind an attempt that has ended none yet; None where nobody told."""
     planned: int | None = None
     metric: str | None = None
     """The metric the run is judged by."""
@@ -82,6 +95,8 @@ class RunView:
     pace: float | None = None
     """Seconds an epoch takes."""
     attempts: int = 1
+    is_awaited: bool = False
+    """It is no run yet: a path that is not there and may come."""
     mark: int | None = None
     """The place of a run that is marked for comparison, which gives its colour and letter."""
 
@@ -92,10 +107,11 @@ class RunView:
 
     @property
     def epochs_text(self) -> str:
-        """`41/200`, or `22` where the plan is unknown."""
-        if self.epoch is None:
-            return UNKNOWN if self.planned is None else f"0/{self.planned}"
-        return str(self.epoch) if self.planned is None else f"{self.epoch}/{self.planned}"
+        """`41/200`, or `22` where the plan is unknown, `–/200` where it is not known where a resumed run stands."""
+        if self.planned is None:
+            return UNKNOWN if self.epoch is None else str(self.epoch)
+        done = self.behind if self.epoch is None else self.epoch
+        return f"{UNKNOWN if done is None else done}/{self.planned}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,21 +134,24 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
     """
     attempt = run.current
     state = status(run)
-    trouble = next((alert for alert in _current(run) if alert.severity is Severity.ERROR), None)
+    is_gone = state is Status.GONE  # whoever deleted it knows what it was
+    trouble = next((a for a in _current(run) if a.severity is Severity.ERROR and not is_gone), None)
+    unread = "" if is_gone else log.trouble
     planned = attempt.started.epochs if attempt.started and attempt.started.epochs else planned
     metric = headline_metric(attempt)
     column = attempt.metrics[metric] if metric else None
     towards = direction(metric) if metric else None
     best = column.best(towards) if column and towards else None
     is_live = state in (Status.RUNNING, Status.GROWING)
-    word = f"cannot be read: {printable(log.trouble)}" if log.trouble else _state_words(run, state, trouble)
+    word = f"cannot be read: {printable(unread)}" if unread else _state_words(run, state, trouble)
     return RunView(
         name=printable(log.name),
         status=state,
-        glyph=NEEDS_YOU if trouble or log.trouble else GLYPHS[state],
+        glyph=NEEDS_YOU if trouble or unread else GLYPHS[state],
         word=word,
-        needs_you=bool(trouble or log.trouble),
+        needs_you=bool(trouble or unread),
         epoch=display_epoch(attempt.epochs[-1]) if attempt.epochs else None,
+        behind=_epochs_behind(run),
         planned=planned,
         metric=printable(metric) if metric else None,
         last=column.last() if column else None,
@@ -143,6 +162,13 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         done_at=done_at(run, planned) if is_live else None,
         attempts=len(run.attempts),
     )
+
+
+def _epochs_behind(run: Run) -> int | None:
+    """Epochs done before the current attempt's first: a resumed one goes on where it says, and not from 0."""
+    if run.progress:
+        return run.progress.epoch  # 0-based, so it is also how many there were
+    return 0 if run.is_empty else None
 
 
 def facts_view(run: Run) -> FactsView:
@@ -191,9 +217,11 @@ def _course_info(attempt: Attempt) -> Iterator[tuple[str, str]]:
     if attempt.callbacks and attempt.ended:  # while it runs, the strip below the chart tells them
         for state in attempt.callbacks.states:
             yield printable(state.name), callback_sentence(state)
-    saved = [note for note in attempt.notes if isinstance(note, CheckpointSaved)]
-    if saved:
-        yield "saved", f"{printable(saved[-1].path)} (epoch {display_epoch(saved[-1].epoch)})"
+    checkpoints = saved(attempt)
+    if checkpoints.count:
+        last, shown = checkpoints.latest[-1], len(checkpoints.latest)
+        more = f" · {checkpoints.count:,} in all, the latest {shown:,} marked" if checkpoints.untold else ""
+        yield "saved", f"{printable(last.path)} (epoch {display_epoch(last.epoch)}){more}"
     if attempt.ended and attempt.ended.restored is not None:
         yield "restored", f"weights of epoch {display_epoch(attempt.ended.restored)}"
 
@@ -301,8 +329,20 @@ def newest_first(views: Mapping[KeyT, RunView]) -> dict[KeyT, RunView]:
     )
 
 
-def unreadable_view(skipped: Skipped) -> RunView:
-    """A file that looks like a log and cannot be read: a visible row, for it must not just be missing."""
+def unreadable_view(skipped: Skipped, *, is_awaited: bool = False) -> RunView:
+    """A file that looks like a log and cannot be read: a visible row, for it must not just be missing.
+
+    Where a path that is not there is awaited that is said, and that it may be a typo.
+    """
+    if is_awaited and skipped.is_missing:
+        return RunView(
+            name=printable(str(skipped.path)),
+            status=Status.EMPTY,
+            glyph=GLYPHS[Status.EMPTY],
+            word="no such path yet, waiting for it (a typo?)",
+            needs_you=False,
+            is_awaited=True,
+        )
     return RunView(
         name=printable(str(skipped.path)),
         status=None,
@@ -466,7 +506,7 @@ def best_runs(views: Sequence[RunView]) -> set[int]:
 def needs_you_line(views: Sequence[RunView], *, names: bool = True) -> str:
     """`4 runs · 1 needs you: run3`, or without the names."""
     needing = [view.name for view in views if view.needs_you]
-    text = plural(len(views), "run")
+    text = plural(sum(not view.is_awaited for view in views), "run")
     if needing:
         text += f" · {len(needing)} need{'s' if len(needing) == 1 else ''} you"
         if names:
@@ -598,12 +638,27 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
             "best": None if best is None else column.values[best],
             "best_epoch": None if best is None else attempt.epochs[best],
         }
+    record: dict[str, Any] = {}
+    if attempt.started or attempt.ended:  # what only cbmon's own record can tell
+        record["planned_epochs"] = attempt.started.epochs if attempt.started else None
+        record["ended"] = attempt.ended and _end_json(attempt.ended)
     return {
         "first_epoch": attempt.epochs[0] if attempt.epochs else None,
         "last_epoch": attempt.epochs[-1] if attempt.epochs else None,
         "epochs": len(attempt.epochs),
         "metrics": metrics,
         "learning_rate": json_number(attempt.rate.last()),
+    } | record
+
+
+def _end_json(ended: RunEnded) -> dict[str, Any]:
+    """How an attempt ended."""
+    return {
+        "how": printable(ended.how),
+        "time": json_number(ended.time),
+        "by": [printable(name) for name in ended.by],
+        "error": printable(ended.error, limit=1000) or None,
+        "restored_epoch": ended.restored,
     }
 
 
@@ -631,5 +686,7 @@ def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
             return f"stopped by {' and '.join(map(printable, by))}" if by else "stopped early"
         case Status.EMPTY:
             return "no epoch yet"
+        case Status.GONE:
+            return f"gone since {clock(missing_since(run), run.seen.time if run.seen else None)}"
         case _:
             return str(state.value)

@@ -435,14 +435,35 @@ def test_zooming_keeps_what_is_read_and_ends_at_four_epochs_and_at_the_whole() -
     for _ in range(8):
         window = Window.zoomed(window, 2, 41, bounds, newest=41)
         seen.append(window_limits(window, bounds, 41))
-    assert seen == [(21, 120), (31, 80), (36, 60), (38, 50), (40, 46), (40, 43), (40, 43), (40, 43)]
-    for _ in range(7):
+    assert seen == [(1, 41), (21, 41), (31, 41), (36, 41), *[(38, 41)] * 4]
+    for _ in range(4):
         window = Window.zoomed(window, 0.5, 41, bounds, newest=41)
         seen.append(window_limits(window, bounds, 41))
-    assert seen[8:] == [(39, 45), (37, 49), (33, 57), (25, 73), (9, 105), (1, 193), (1, 200)]
+    assert seen[8:] == [(34, 41), (26, 41), (10, 41), (1, 200)]
     assert window is None
+    middle = Window.zoomed(Window.zoomed(None, 2, 11, bounds, newest=41), 2, 11, bounds, newest=41)
+    assert window_limits(middle, bounds, 41) == (6, 26), "what is read stays where it was"
     assert Window.zoomed(None, 0.5, 41, bounds, newest=41) is None
     assert Window.zoomed(None, 2, 1, (1, 4), newest=1) is None, "nothing to zoom"
+
+
+@given(
+    st.integers(1, 300),
+    st.none() | st.integers(1, 400),
+    st.integers(1, 300),
+    st.integers(1, 9),
+)
+def test_zooming_out_as_often_as_in_shows_the_whole_again(
+    newest: int, planned: int | None, around: int, times: int
+) -> None:
+    bounds, window = x_limits(1, newest, planned), None
+    for _ in range(times):
+        window = Window.zoomed(window, 2, around, bounds, newest)
+        low, high = window_limits(window, bounds, newest)
+        assert window is None or high <= max(newest, low + 3), "nothing of what is still to come"
+    for _ in range(times):
+        window = Window.zoomed(window, 0.5, around, bounds, newest)
+    assert window is None
 
 
 def test_a_window_with_the_newest_epoch_follows_it_in_strides() -> None:

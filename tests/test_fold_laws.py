@@ -255,6 +255,15 @@ def test_any_cutting_of_a_row_log_gives_the_same_run(data: bytes, cuts: list[int
     assert read(Format.KERAS_CSV, pieces_of(data, cuts)) == read(Format.KERAS_CSV, [data])
 
 
+@given(st.integers(0, 100), st.sampled_from([Format.KERAS_CSV, Format.RECORD]), dirty_csv(), cuts)
+@example(3, Format.KERAS_CSV, b"epoch,loss\n0,1\n", [1, 2, 3])
+def test_any_cutting_of_what_begins_with_a_hole_gives_the_same_run(
+    hole: int, format: Format, data: bytes, cuts: list[int]
+) -> None:
+    data = b"\0" * hole + data
+    assert facts(read(format, pieces_of(data, cuts))) == facts(read(format, [data]))
+
+
 @given(dirty_csv())
 def test_a_row_log_byte_by_byte_gives_the_same_run(data: bytes) -> None:
     assert read(Format.KERAS_CSV, pieces_of(data, range(len(data)))) == read(Format.KERAS_CSV, [data])
@@ -602,9 +611,17 @@ def truncate(path: Path, data: bytes) -> None:
     os.truncate(path, min(len(data), path.stat().st_size))
 
 
+def empty_under_its_writer(path: Path, data: bytes) -> None:
+    size = path.stat().st_size
+    os.truncate(path, 0)
+    with path.open("r+b") as file:
+        file.seek(size)
+        file.write(data)
+
+
 CHANGES: list[Callable[[Path, bytes], None]] = [
     *(append, append, append),
-    *(rewrite_in_place, replace_by_rename, delete_and_create, truncate),
+    *(rewrite_in_place, replace_by_rename, delete_and_create, truncate, empty_under_its_writer),
 ]
 
 

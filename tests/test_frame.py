@@ -235,7 +235,7 @@ def test_the_chart_in_ascii_tells_the_curves_apart_by_their_glyphs() -> None:
 
 def test_a_small_chart_has_no_row_for_the_rate_and_keeps_the_metric_longer_than_the_name() -> None:
     assert texts(frame.curves(FALLING, "a_rather_long_name_of_a_run", 54, 3)[0])[0] == (
-        " a_r…  loss   lr 1e-4   ── train .3010   ┄┄ val .4188"
+        " a_rather_long…  loss   ── train .3010   ┄┄ val .4188"
     )
     assert not any(row.startswith(" lr") for row in texts(frame.curves(FALLING, "run4", 60, 8)[0]))
 
@@ -297,8 +297,8 @@ EARLIER = replace(
             " run4  loss · attempt 2 of 2   lr 1e-4   ── train .3010   ┄┄ val .4188   ── train of attempt 1",
         ),
         (80, None, " run4  loss · attempt 2 of 2   lr 1e-4       ── train .3010   ┄┄ val .4188   +1"),
-        (60, None, "  loss · attempt 2 of …  ── train .3010   ┄┄ val .4188   +1"),
-        (40, None, "  loss · attempt …  ── train .3010   +2"),
+        (60, None, " loss · attempt 2 of 2  ── train .3010   ┄┄ val .4188   +1"),
+        (40, None, " loss · attempt 2…  ── train .3010   +2"),
         (16, None, "  ── train .301…"),
         (
             112, 2,
@@ -345,6 +345,7 @@ def test_marked_runs_are_named_and_where_they_are_read_their_letters_are_enough(
 ) -> None:
     row = frame.curves(OVERLAY, "", width, 12, epoch=epoch)[0][0]
     assert " ".join(texts((row,))[0].split()) == expected.strip()
+    assert texts((row,))[0].startswith(" loss of 3"), "one blank before it"
     lines = [role for text, role in row if text == "  ── "]
     assert lines == [CURVE_ROLES[at] for at in (0, 1, GREY)[: len(lines)]]
 
@@ -385,6 +386,46 @@ def test_where_there_is_room_the_rate_and_other_metrics_have_small_charts_below(
     assert low[-1].startswith(" lr")
 
 
+@pytest.mark.parametrize(
+    ("rates", "row", "column", "found"),
+    [
+        (True, 21, 5, None),
+        (True, 22, 0, 0),
+        (True, 29, 39, 0),
+        (True, 22, 40, 1),
+        (True, 29, 119, 2),
+        (False, 22, 39, 1),
+        (False, 22, 40, 2),
+    ],
+)
+def test_a_place_in_a_small_chart_tells_how_many_metrics_further_it_is(
+    rates: bool, row: int, column: int, found: int | None
+) -> None:
+    view = FALLING if rates else replace(FALLING, rates=None)
+    others = [ACCURACY] * 3
+    assert frame.small_at(view, others, 120, 30, row, column) == found
+    assert frame.small_at(view, others, 120, 21, 20, column) is None, "no room for small charts"
+
+
+@pytest.mark.parametrize(
+    ("rate", "label"), [(1e-3, "1e-3"), (3.456e-4, "3.5e-4"), (9.9999997e-05, "1e-4"), (0.01, "0.01")]
+)
+def test_a_constant_learning_rate_is_a_line_in_the_middle_with_its_own_label(rate: float, label: str) -> None:
+    view = replace(FALLING, rates=Curve(label="lr", x=[1, 2, 3], y=[rate] * 3, steps=True))
+    for ascii, curve in ((False, "⠉"), (True, "*")):
+        small = texts(frame.curves(view, "run4", 60, 30, ascii=ascii)[0])[-frame.BAND_ROWS + 1 : -2]
+        labels = [row[:6].strip() for row in small]
+        assert [text for text in labels if text] == [label]
+        at = labels.index(label)
+        assert at in (2, 3)
+        assert [row for row, text in enumerate(small) if text[8:].strip()] == [at], (curve, small)
+
+
+def test_a_learning_rate_that_is_constant_in_the_window_alone_is_drawn_like_one() -> None:
+    rows = texts(frame.curves(FALLING, "run4", 60, 30, x_limits=(1, 2))[0])[-frame.BAND_ROWS + 1 :]
+    assert [row[:6].strip() for row in rows if row[:6].strip()] == ["1e-3"]
+
+
 def test_small_charts_are_read_with_the_large_one() -> None:
     rows = texts(frame.curves(FALLING, "run4", 120, 30, others=[ACCURACY], epoch=3)[0])
     assert (
@@ -402,7 +443,7 @@ def test_the_rate_of_a_run_that_began_anew_is_told_though_an_earlier_attempt_wen
     ("height", "expected"),
     [
         (0, []),
-        (1, [" · 3 more (e)"]),
+        (1, [" ✗ NaN loss at epoch 21  +2 (e)"]),
         (2, [" ✗ NaN loss at epoch 21", " · 2 more (e)"]),
         (3, [" ✗ NaN loss at epoch 21", " · learning rate 1e-3 → 1e-4 at epoch 32", " ▲ left out"]),
     ],
@@ -412,6 +453,36 @@ def test_alerts_that_do_not_fit_are_counted_with_the_key_that_shows_them(
 ) -> None:
     lines = [ERROR, NEWS, (Severity.WARNING, "left out")]
     assert texts(frame.alert_rows(lines, 50, height, key="e")) == expected
+
+
+def test_where_one_row_is_left_the_count_stays_and_the_alert_is_cut() -> None:
+    lines = [NEWS, ERROR]
+    assert texts(frame.alert_rows(lines, 30, 1, key="e")) == [" · learning rate 1e-…  +1 (e)"]
+
+
+def test_errors_come_before_warnings_and_these_before_news_each_as_they_were() -> None:
+    warnings = [(Severity.WARNING, "one"), (Severity.WARNING, "two")]
+    assert frame.worst_first([NEWS, *warnings, ERROR, NEWS]) == [ERROR, *warnings, NEWS, NEWS]
+
+
+@pytest.mark.parametrize(
+    ("height", "has", "gets"),
+    [
+        (24, (4, 2, 1), (4, 2, 1)),
+        (24, (30, 0, 0), (8, 0, 0)),
+        (24, (7, 0, 4), (6, 0, 2)),
+        (24, (7, 3, 4), (4, 2, 2)),
+        (10, (7, 3, 5), (2, 0, 1)),
+        (45, (7, 4, 9), (7, 4, 4)),
+        (3, (7, 3, 5), (1, 0, 0)),
+        (0, (7, 3, 5), (1, 0, 0)),
+        (24, (0, 0, 0), (0, 0, 0)),
+    ],
+)
+def test_two_thirds_of_a_screen_are_the_charts_and_alerts_give_way_first(
+    height: int, has: tuple[int, int, int], gets: tuple[int, int, int]
+) -> None:
+    assert frame.shares(height, *has) == gets
 
 
 @pytest.mark.parametrize(
@@ -471,7 +542,7 @@ def test_of_a_narrow_table_the_last_columns_go_before_the_state() -> None:
         67: " run3  ✗ NaN loss, epoch 21      22      .9120 ★14      –   –",
         56: " run3  ✗ NaN loss, epoch 21      22      .9120 ★14",
         44: " run3  ✗ NaN loss, e…      22      .9120 ★14",
-        30: " run3  ✗…      22    .9120 ★14",
+        30: " run3  ✗ NaN loss, ep…      22",
     }
 
 

@@ -17,6 +17,8 @@ NAMES = {
     "[": "left_square_bracket",
     "]": "right_square_bracket",
     "Spc": "space",
+    "Up": "up",
+    "Down": "down",
 }
 """How the footer writes a key, and what Textual calls it."""
 
@@ -53,13 +55,15 @@ def test_footer_and_help_come_from_the_table(ascii: bool) -> None:
     assert footer.split("  ") == [hint for hint in hints if hint]
 
 
-def test_what_the_footer_names_can_be_pressed() -> None:
-    for hint in footer_text(ascii=True).split("  "):
+@pytest.mark.parametrize("is_page", [False, True])
+def test_what_the_footer_names_can_be_pressed(is_page: bool) -> None:
+    for hint in footer_text(ascii=True, is_page=is_page).split("  "):
         for name in hint.split()[:-1]:
             assert NAMES.get(name, name) in PRESSABLE, hint
 
 
 def test_footer_and_help_fit_a_screen_of_80_by_24_and_are_ascii_where_asked() -> None:
-    assert len(footer_text(ascii=False)) <= 78
+    assert all(len(footer_text(ascii=ascii, width=78, is_page=True)) <= 78 for ascii in (False, True))
+    assert len(footer_text(ascii=False, width=78)) <= 78
     assert max(map(len, help_lines(ascii=False))) <= 70
     assert all(text.isascii() for text in [footer_text(ascii=True), *help_lines(ascii=True)])

@@ -115,7 +115,7 @@ def test_epochs_are_read_where_they_are_seen(main: Main, shows: bool) -> None:
 # --- back ---------------------------------------------------------------------------------------------------
 
 
-def test_back_goes_from_page_to_screen_to_reading_to_zoom_to_filter_to_marks_and_stays() -> None:
+def test_back_goes_from_page_to_screen_to_reading_to_zoom_to_filter_and_never_drops_marks() -> None:
     look = looking(marks=marked(A))
     steps = [
         {"main": Main.CHART},
@@ -123,7 +123,7 @@ def test_back_goes_from_page_to_screen_to_reading_to_zoom_to_filter_to_marks_and
         {"epoch": None},
         {"window": None, "y_limits": None},
         {"filter": ""},
-        {"marks": {}},
+        {},
         {},
     ]
     expected: dict[str, object] = {"marks": marked(A)}
@@ -131,6 +131,8 @@ def test_back_goes_from_page_to_screen_to_reading_to_zoom_to_filter_to_marks_and
         look.back()
         expected |= step
         assert look == looking(**expected), step
+    look.unmark()
+    assert look.marks == {}
 
 
 @pytest.mark.parametrize("main", [Main.EPOCHS, Main.ALERTS, Main.SUMMARY])

@@ -847,8 +847,11 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 def open_files(pid: int) -> list[str]:
     """What a process holds open. A file that goes while we look was not ours."""
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(each) for each in folder.iterdir() if each.is_symlink()]
+    found: list[str] = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(each))
+    return found
 
 
 CHILD = {

@@ -211,3 +211,32 @@ def test_following_tells_what_is_there_then_what_changes_until_it_is_stopped(tmp
         "epoch 3/5 loss nan (best .5000 at 2)",
         "ERROR NaN loss at epoch 3",
     ]
+
+
+def test_why_no_notices_come_is_told_whenever_that_comes_up_and_once(tmp_path: Path) -> None:
+    log = tmp_path / "run1.csv"
+    log.write_text("epoch,loss\n0,1.0\n")
+    follower = Follower([str(tmp_path)], poll=True, now=lambda: NOON)
+    waits = iter(("", "no notices: limit reached", "no notices: limit reached", "no notices: another", ""))
+
+    def wait() -> set[Path]:
+        follower.trouble = next(waits, "")
+        if not follower.trouble:
+            follower.stop()
+        return set()
+
+    follower.wait = wait  # type: ignore[method-assign]
+    next(waits)
+    said: list[str] = []
+    follow(follower, said.append, None, lambda: NOON)
+    assert said[-2:] == ["no notices: limit reached", "no notices: another"]
+
+
+def test_a_deleted_log_is_told_once_and_again_when_it_is_back() -> None:
+    missing = Tick(time=NOON, missing_since=NOON)
+    first, gone, still, back = told(
+        [epoch(1)], [missing], [missing], [RecordReplaced(), epoch(1), Tick(time=NOON)]
+    )
+    assert len(first) == 1
+    assert gone == ["12:00 run4 WARNING the file is gone since 12:00: deleted or moved away"]
+    assert (still, back) == ([], ["12:00 run4 growing"])

@@ -35,6 +35,7 @@ from cbmon.plots import (
     other_views,
     overlay_view,
     reading,
+    row_at,
     x_limits,
 )
 from cbmon.run import Run, fold
@@ -219,6 +220,27 @@ def test_notes_say_in_words_what_the_rail_marks() -> None:
         *((2, kind) for kind in ("BEST", "CHECKPOINT", "LR", "SHADOW")),
         *((3, kind) for kind in ("BAD", "SHADOW", "SHADOW")),
     ]
+
+
+def test_the_best_that_is_noted_is_that_of_the_star_on_the_rail() -> None:
+    view = chart_view(a_run(rows(3.0, 2.0, 1.0, val_loss=[0.5, 0.75, 0.875])))
+    assert dict(view.notes) == {1: ("best val_loss .5000",)}
+    assert marks(view) == [(1, "BEST")]
+
+
+def test_rows_of_the_table_are_gone_through_one_by_one_within_the_run() -> None:
+    run = a_run(EpochsEnded(epochs=[0, 9, 30], metrics={"loss": [1.0, 2.0, 3.0]}))
+    assert row_at(a_run(), None, 1) is None
+    steps = [
+        (None, -1, 10),
+        (None, 1, 31),
+        (31, -1, 10),
+        (10, 1, 31),
+        (31, -99, 1),
+        (1, 99, 31),
+        (99, -1, 10),
+    ]
+    assert [row_at(run, epoch, by) for epoch, by, _ in steps] == [wanted for _, _, wanted in steps]
 
 
 def test_the_other_metrics_come_in_the_order_in_which_they_are_stepped_through() -> None:

@@ -605,3 +605,83 @@ def test_a_long_path_stays_whole_in_the_document(show: Any) -> None:
     write(f"{folder}/notes.csv", b"1,2\n")
     document = show(folder, "--json").document
     assert document["runs"][0]["path"] == f"{folder}/training.csv"
+
+
+# What only a record can tell
+
+
+def test_the_plan_and_the_end_of_a_record_are_in_the_document(show: Any) -> None:
+    end = RunEnded(how="failed", error="ValueError: \x1bx", by=["A"], restored=0, time=1.5)
+    write("run.jsonl", record(started(), epoch(0, 1.0), end, started(), epoch(1, 1.0)))
+    write("run.csv", LOG)
+    by_name = {run["format"]: run for run in show(".", "--json").document["runs"]}
+    first, second = by_name["cbmon-jsonl"]["attempts"]
+    assert first["planned_epochs"] == 20
+    assert first["ended"] == {
+        "how": "failed",
+        "time": 1.5,
+        "by": ["A"],
+        "error": "ValueError: \\x1bx",
+        "restored_epoch": 0,
+    }
+    assert (second["planned_epochs"], second["ended"]) == (20, None)
+    assert not {"planned_epochs", "ended"} & by_name["keras-csv"]["attempts"][0].keys()
+
+
+@pytest.mark.parametrize("command", [["show"], ["watch", "--once"], ["replay", "-c", "EarlyStopping()"]])
+def test_an_empty_path_is_no_folder(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("run.csv")
+    assert main([*command, ""]) == 2
+    assert capsys.readouterr().err.startswith("cbmon: an empty PATH")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "run.csv", "--epochs", "9" * 400], "--epochs"),
+        (["watch", "--once", "run.csv", "--epochs", "9" * 400], "--epochs"),
+        (["watch", "--once", "run.csv", "--max-fps", "nan"], "--max-fps"),
+    ],
+)
+def test_numbers_beyond_all_use_are_refused_in_a_line(
+    arguments: list[str], words: str, show: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("run.csv")
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.run(
+        ["sh", "-c", line, sys.executable], cwd=folder, env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_full_disk_under_the_output_is_no_bug_of_ours(show: Any, tmp_path: Path, option: str) -> None:
+    write("run.csv")
+    done = in_shell(f'"$0" -m cbmon show {option} run.csv > /dev/full', tmp_path)
+    assert (done.returncode, done.stderr) == (2, "cbmon: cannot write the output: No space left on device\n")
+
+
+def test_a_closed_output_is_no_bug_of_ours(show: Any, tmp_path: Path) -> None:
+    write("run.csv")
+    done = in_shell('"$0" -m cbmon show run.csv >&-', tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_current_folder_that_is_gone_is_said(show: Any, tmp_path: Path) -> None:
+    write("run.csv")
+    line = 'mkdir gone && cd gone && rmdir "$PWD" && "$0" -m cbmon {}'
+    done = in_shell(line.format("show ."), tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the current folder is gone" in done.stderr
+    assert in_shell(line.format(f"show {tmp_path}/run.csv"), tmp_path).returncode == 0, "another one is read"

@@ -1,12 +1,15 @@
 """Files: what is found, under which name, and how a log is followed through all that happens to files."""
 
+import errno
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -30,6 +33,11 @@ from cbmon.formats.sniff import SNIFF_BYTES, Format
 from cbmon.mounts import Mount
 from cbmon.run import Run, fold
 from cbmon.sources import Finding, Follower, Log, find, read_whole, run_name
+
+if sys.platform == "linux":
+    from inotify_simple import INotify
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux'")
 
 LOG = b"epoch,loss\n0,1.0\n1,0.5\n"
 PROSE = b"Training...\nColor space HLS\n"
@@ -774,12 +782,10 @@ def test_polling_finds_rows_and_new_logs_without_a_notice(
 
 
 def test_without_notices_it_polls_and_says_why(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from watchdog.observers import Observer
-
-    def full(observer: object) -> None:
+    def full(source: object) -> None:
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr(Observer, "start", full)
+    monkeypatch.setattr(notices.Notices, "_start", full)
     monkeypatch.setattr(sources, "POLL_S", 0.001)
     follower = Follower([str(logs)])
     taken(follower)
@@ -791,13 +797,13 @@ def test_without_notices_it_polls_and_says_why(logs: Path, monkeypatch: pytest.M
     assert follower.wait() is None
 
 
-def test_watchdog_is_loaded_only_when_it_is_needed(logs: Path) -> None:
+def test_what_brings_notices_is_loaded_only_when_it_is_needed(logs: Path) -> None:
     code = (
         "import sys; from cbmon.sources import Follower;"
-        f"list(Follower([{str(logs)!r}]).read()); print('watchdog' in sys.modules)"
+        f"list(Follower([{str(logs)!r}]).read()); print({{'watchdog', 'inotify_simple'}} & {{*sys.modules}})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 # --- found in use ---------------------------------------------------------------------------------------------
@@ -1216,6 +1222,56 @@ def test_of_unknown_paths_only_those_are_heard_that_may_bring_a_log(
     assert follower._concerns(os.path.join(os.path.realpath(logs.parent), changed)) is is_heard
 
 
+# A crowd
+
+
+@pytest.fixture
+def crowd(tmp_path: Path, notices_only: object, monkeypatch: pytest.MonkeyPatch) -> Follower:
+    """A hundred logs of which the first two are on the screen; notices come from the test."""
+    for number in range(100):
+        write(tmp_path / f"run{number:02}" / "training.csv")
+    follower = Follower([str(tmp_path)])
+    list(follower.read())
+    follower.seen = set(list(follower.logs)[:2])
+    monkeypatch.setattr(sources, "HOLD_S", 10 * PATIENCE_S)
+    return follower
+
+
+def test_in_a_crowd_only_what_is_seen_is_read_at_once(crowd: Follower, tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    crowd._notices.put({*map(os.path.realpath, crowd.logs), os.path.realpath(new)})
+    assert crowd.wait() == {*(crowd.seen or ()), new}, "and what may be a new log"
+    crowd._held_until = 0.0
+    assert crowd.wait() == set(crowd.logs) - set(crowd.seen or ()), "the others after a while, once"
+    assert crowd._held == set()
+    assert crowd._held_until == math.inf, "nothing wakes it up any more"
+
+
+def test_what_comes_into_view_waits_no_longer(crowd: Follower) -> None:
+    crowd._notices.put(set(map(os.path.realpath, crowd.logs)))
+    assert crowd.wait() == crowd.seen
+    later = list(crowd.logs)[50]
+    crowd.seen = {later}
+    crowd._notices.put({os.path.realpath(later)})
+    assert crowd.wait() == {later}
+
+
+@pytest.mark.parametrize("seen", [None, frozenset()])
+def test_who_sees_all_or_few_logs_waits_for_none(crowd: Follower, seen: frozenset[Path] | None) -> None:
+    crowd.seen = seen
+    changed = set(list(crowd.logs)[: sources.CROWD if seen is not None else 100])
+    crowd._notices.put(set(map(os.path.realpath, changed)))
+    assert crowd.wait() == changed
+
+
+def test_a_look_at_everything_reads_those_that_wait(crowd: Follower) -> None:
+    crowd._notices.put(set(map(os.path.realpath, crowd.logs)))
+    assert crowd.wait() == crowd.seen
+    crowd._notices.put(None)
+    assert crowd.wait() is None
+    assert crowd._held == set()
+
+
 # Where notices are blind
 
 
@@ -1237,7 +1293,7 @@ def test_on_a_network_file_system_it_polls_by_itself_and_says_so_once(
         monkeypatch.setattr(sources, "LOOK_S", 0.05)
         follower.start()
         assert follower._source is not None
-        assert follower._source._observer is None, "there is nothing to watch"
+        assert follower._source._thread is None, "there is nothing to watch"
         append(logs / "run1" / "training.csv", b"2,0.25\n")
         until(follower, at_least("run1", [2]))
         write(logs / "run2" / "training.csv")
@@ -1309,6 +1365,7 @@ def test_wherever_watchdog_meets_a_limit_it_polls_and_says_so(
     def full(*arguments: object, **options: object) -> None:
         raise error
 
+    monkeypatch.setattr(sources, "Notices", notices.WatchdogNotices)
     monkeypatch.setattr(observers.Observer, {"Observer": "__init__"}.get(where, where), full)
     follower = Follower([str(logs)])
     taken(follower)
@@ -1317,11 +1374,47 @@ def test_wherever_watchdog_meets_a_limit_it_polls_and_says_so(
     assert follower._source is None
 
 
-def test_a_limit_that_is_reached_below_the_folder_is_noticed(
-    logs: Path, monkeypatch: pytest.MonkeyPatch
+@on_linux
+@pytest.mark.parametrize(
+    ("where", "code", "reason"),
+    [
+        ("__init__", errno.EMFILE, "inotify instance limit reached"),
+        ("add_watch", errno.ENOSPC, "inotify watch limit reached"),
+        ("add_watch", errno.ENOMEM, "cannot allocate memory"),
+    ],
+)
+def test_wherever_inotify_meets_a_limit_it_polls_and_says_so(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, where: str, code: int, reason: str
 ) -> None:
-    """watchdog passes over folders that it could not add: rows in them would go unnoticed."""
-    monkeypatch.setattr(notices, "reached_limit", lambda: "inotify watch limit reached")
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(INotify, where, full)
+    follower = Follower([str(logs)])
+    taken(follower)
+    follower.start()
+    assert follower.trouble == f"no notices from the file system ({reason}): looking every 2 s"
+    assert follower._source is None
+
+
+@pytest.fixture
+def full_below(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder itself can be watched, none below it."""
+    add = INotify.add_watch
+    top = os.path.realpath(logs)
+
+    def refuse(inotify: INotify, path: str, mask: int) -> int:
+        if path.startswith(top) and path.rstrip("/") != top:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(add(inotify, path, mask))
+
+    monkeypatch.setattr(INotify, "add_watch", refuse)
+
+
+@on_linux
+def test_a_limit_that_is_reached_below_the_folder_is_noticed(
+    logs: Path, full_below: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "POLL_S", 0.001)
     follower = Follower([str(logs)])
     taken(follower)
@@ -1331,18 +1424,19 @@ def test_a_limit_that_is_reached_below_the_folder_is_noticed(
     until(follower, at_least("run1", [2]))
 
 
-def test_a_limit_that_is_reached_later_is_noticed_at_the_next_look(
-    started: Follower, logs: Path, monkeypatch: pytest.MonkeyPatch
+@on_linux
+def test_a_limit_that_a_new_folder_reaches_is_noticed_at_once(
+    started: Follower, logs: Path, full_below: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "reached_limit", lambda: "inotify watch limit reached")
     monkeypatch.setattr(sources, "POLL_S", 0.001)
-    taken(started)
+    write(logs / "run2" / "training.csv")
+    until(started, at_least("run2", [0, 1]))
     assert "inotify watch limit reached" in started.trouble
-    append(logs / "run1" / "training.csv", b"2,0.25\n")
-    until(started, at_least("run1", [2]))
+    append(logs / "run2" / "training.csv", b"2,0.25\n")
+    until(started, at_least("run2", [2]))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux'")
+@on_linux
 def test_the_limit_is_asked_of_the_system() -> None:
     assert notices.reached_limit() == ""
 
@@ -1425,21 +1519,44 @@ def test_a_header_that_comes_in_two_parts_tells_the_format_in_the_end(tmp_path: 
 
 # Notices
 
+WAYS = [
+    pytest.param(notices.InotifyNotices, marks=on_linux, id="inotify"),
+    pytest.param(notices.WatchdogNotices, id="watchdog"),
+]
 
-def told_by(tmp_path: Path, concerns: Callable[[str], bool] = lambda path: True) -> Iterator[Any]:
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Any:
+    """Each way to watch: ours on Linux, and watchdog's elsewhere."""
+    return request.param
+
+
+@contextmanager
+def told_by(
+    way: Any, folders: Mapping[Path, bool], concerns: Callable[[str], bool] = lambda path: True
+) -> Iterator[tuple[Any, SimpleQueue[set[str]]]]:
     told: SimpleQueue[set[str]] = SimpleQueue()
-    source = notices.Notices(told.put, concerns)
+    source = way(told.put, concerns)
     try:
-        source.watch({os.path.realpath(tmp_path): True})
-        yield told
+        source.watch({os.path.realpath(folder): is_all for folder, is_all in folders.items()})
+        yield source, told
     finally:
         source.stop()
         source.join(PATIENCE_S)
 
 
-def test_many_changes_are_told_in_few_sets(tmp_path: Path) -> None:
+def all_told(told: SimpleQueue[set[str]], last: Path) -> set[str]:
+    """What is told up to a change of the last one, which is made now; without it."""
+    append(last, b"x")
+    found: set[str] = set()
+    while os.path.realpath(last) not in found:
+        found |= told.get(timeout=PATIENCE_S)
+    return found - {os.path.realpath(last)}
+
+
+def test_many_changes_are_told_in_few_sets(tmp_path: Path, way: Any) -> None:
     paths = [tmp_path / f"{number}.csv" for number in range(200)]
-    for told in told_by(tmp_path):
+    with told_by(way, {tmp_path: True}) as (_, told):
         for _ in range(5):
             for path in paths:
                 append(path, b"x")
@@ -1451,44 +1568,252 @@ def test_many_changes_are_told_in_few_sets(tmp_path: Path) -> None:
         assert sets < 100, "2,200 notices"
 
 
-def test_what_is_of_no_interest_is_not_told(tmp_path: Path) -> None:
-    for told in told_by(tmp_path, lambda path: path.endswith("last.csv")):
+def test_what_is_of_no_interest_is_not_told(tmp_path: Path, way: Any) -> None:
+    with told_by(way, {tmp_path: True}, lambda path: path.endswith("last.csv")) as (_, told):
         for number in range(50):
             append(tmp_path / f"{number}.txt", b"x")
         append(tmp_path / "last.csv", b"x")
         assert told.get(timeout=PATIENCE_S) == {os.path.realpath(tmp_path / "last.csv")}
 
 
-def test_folders_end_with_a_slash_and_reading_is_no_change(tmp_path: Path) -> None:
+def test_folders_end_with_a_slash_and_reading_is_no_change(tmp_path: Path, way: Any) -> None:
     (tmp_path / "a.csv").touch()
-    for told in told_by(tmp_path):
+    with told_by(way, {tmp_path: True}) as (_, told):
         (tmp_path / "a.csv").read_bytes()
         os.listdir(tmp_path)
         (tmp_path / "folder").mkdir()
         assert told.get(timeout=PATIENCE_S) == {os.path.join(os.path.realpath(tmp_path), "folder", "")}
 
 
-def test_watching_other_folders_ends_the_watch_of_those_before(tmp_path: Path) -> None:
+def test_watching_other_folders_ends_the_watch_of_those_before(tmp_path: Path, way: Any) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    told: SimpleQueue[set[str]] = SimpleQueue()
-    source = notices.Notices(told.put)
-    try:
-        source.watch({os.path.realpath(tmp_path / "a"): True})
+    with told_by(way, {tmp_path / "a": True}) as (source, told):
         source.watch({os.path.realpath(tmp_path / "b"): True})
         append(tmp_path / "a" / "x.csv", b"x")
         append(tmp_path / "b" / "x.csv", b"x")
         assert told.get(timeout=PATIENCE_S) == {os.path.realpath(tmp_path / "b" / "x.csv")}
-    finally:
-        source.stop()
+
+
+def test_folders_that_come_later_are_watched_however_deep(tmp_path: Path, way: Any) -> None:
+    with told_by(way, {tmp_path: True}) as (_, told):
+        (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+        folder = os.path.join(os.path.realpath(tmp_path), "a", "")
+        assert folder in all_told(told, tmp_path / "first")
+        append(tmp_path / "a" / "b" / "c" / "x.csv", b"x")
+        assert os.path.realpath(tmp_path / "a/b/c/x.csv") in all_told(told, tmp_path / "second")
+
+
+def test_below_a_folder_that_is_watched_alone_nothing_is_told(tmp_path: Path, way: Any) -> None:
+    (tmp_path / "a").mkdir()
+    with told_by(way, {tmp_path: False}) as (_, told):
+        append(tmp_path / "a" / "x.csv", b"x")
+        (tmp_path / "b").mkdir()
+        append(tmp_path / "b" / "x.csv", b"x")
+        assert all_told(told, tmp_path / "last") == {os.path.join(os.path.realpath(tmp_path), "b", "")}
+
+
+def test_a_folder_that_was_moved_tells_by_its_new_name_alone(tmp_path: Path, way: Any) -> None:
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    real = os.path.realpath(tmp_path)
+    with told_by(way, {tmp_path: True}) as (_, told):
+        (tmp_path / "a").rename(tmp_path / "b")
+        found = all_told(told, tmp_path / "first")
+        assert {f"{real}/a/", f"{real}/b/"} <= found
+        append(tmp_path / "b" / "deep" / "x.csv", b"x")
+        assert f"{real}/b/deep/x.csv" in all_told(told, tmp_path / "second")
+
+
+@on_linux
+def test_a_folder_that_was_moved_away_tells_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    with told_by(notices.InotifyNotices, {tmp_path / "in": True}) as (source, told):
+        (tmp_path / "in" / "a").rename(tmp_path / "a")
+        assert all_told(told, tmp_path / "in" / "first") == {os.path.realpath(tmp_path / "in") + "/a/"}
+        append(tmp_path / "a" / "x.csv", b"x")
+        assert all_told(told, tmp_path / "in" / "second") == set()
+        assert len(source._folders) == len(source._numbers) == 1
+
+
+@on_linux
+def test_folders_that_come_and_go_leave_no_watch_behind(tmp_path: Path) -> None:
+    with told_by(notices.InotifyNotices, {tmp_path: True}) as (source, told):
+        for number in range(20):
+            (tmp_path / f"checkpoint{number % 3}" / "deep").mkdir(parents=True)
+            shutil.rmtree(tmp_path / f"checkpoint{number % 3}")
+        all_told(told, tmp_path / "last")
+        assert len(source._folders) == len(source._numbers) == 1
+
+
+def test_a_watched_folder_that_was_made_anew_is_watched_again_when_asked(tmp_path: Path, way: Any) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    asked = {os.path.realpath(tmp_path): False, os.path.realpath(own): True}
+    with told_by(way, {tmp_path: False, own: True}) as (source, told):
+        own.rmdir()
+        own.mkdir()
+        assert os.path.realpath(own) + os.sep in all_told(told, tmp_path / "first")
+        source.watch(asked)
+        append(own / "x.csv", b"x")
+        assert os.path.realpath(own / "x.csv") in all_told(told, tmp_path / "second")
+
+
+@on_linux
+def test_lost_notices_call_for_a_look_at_everything_and_lose_no_folder(tmp_path: Path) -> None:
+    """What the kernel gives where its queue was full; what came meanwhile is watched from then on."""
+    real = os.path.realpath(tmp_path)
+    with told_by(notices.InotifyNotices, {tmp_path: True}) as (source, told):
+        assert source._paths([(-1, notices._Q_OVERFLOW, 0, "")]) == {real + os.sep}
+        with source._lock:  # the thread of notices waits, and its queue is emptied under it
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            list(source._inotify.read(timeout=0))
+            source._paths([(-1, notices._Q_OVERFLOW, 0, "")])
+        append(tmp_path / "a" / "b" / "x.csv", b"x")
+        assert f"{real}/a/b/x.csv" in all_told(told, tmp_path / "last")
+
+
+@on_linux
+def test_a_queue_that_overflows_costs_no_row(
+    started: Follower, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More changes than the kernel keeps, while nobody takes them."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 100_000:
+        pytest.skip(f"the kernel keeps {limit} notices here")
+    source = started._source
+    assert isinstance(source, notices.InotifyNotices)
+    overflows: list[set[str]] = []
+    begin_anew = source._begin_anew
+    monkeypatch.setattr(source, "_begin_anew", lambda: overflows.append(begin_anew()) or overflows[-1])
+    with source._lock:
+        for number in range(limit // 2 + 2):  # a write and a close each
+            (logs / f"no{number % 7}.txt").write_bytes(b"x")
+        append(logs / "run1" / "training.csv", b"2,0.25\n")
+        write(logs / "run2" / "training.csv")
+    found = until(started, lambda found: bool(found.get("run1") and found.get("run2")))
+    assert (found["run1"], found["run2"]) == ([2], [0, 1])
+    assert overflows
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_stop_no_thread_is_left_and_nothing_is_told(tmp_path: Path, way: Any, times: int) -> None:
+    before = {thread.ident for thread in threading.enumerate()}
+    with told_by(way, {tmp_path: True}) as (source, told):
+        for _ in range(times):
+            source.stop()
+        source.join(PATIENCE_S)
+        append(tmp_path / "x.csv", b"x")
+        source.watch({os.path.realpath(tmp_path): True})
+        assert told.empty()
+    assert {thread.ident for thread in threading.enumerate()} <= before
+
+
+@on_linux
+def test_stop_closes_what_was_open(tmp_path: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with told_by(notices.InotifyNotices, {tmp_path: True}):
+        assert set(os.listdir("/proc/self/fd")) > before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_watchdogs_own_words_do_not_reach_the_screen(logs: Path) -> None:
     """It logs that it was stopped, or lost a race; without a handler Python writes that to stderr."""
     code = (
-        "import sys, logging; from cbmon.sources import Follower; follower = Follower(sys.argv[1:]);"
-        "list(follower.read()); follower.start(); logging.getLogger('watchdog.observers').error('x');"
-        "follower.stop()"
+        "import sys, logging; from cbmon import notices, sources; sources.Notices = notices.WatchdogNotices;"
+        "follower = sources.Follower(sys.argv[1:]); list(follower.read()); follower.start();"
+        "logging.getLogger('watchdog.observers').error('x'); follower.stop()"
     )
     done = subprocess.run([sys.executable, "-c", code, str(logs)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_deleted_log_is_missing_since_it_was_first_not_found(logs: Path) -> None:
+    clock = iter(range(100, 200))
+    follower = Follower([str(logs)], now=lambda: next(clock))
+    path, run = logs / "run1" / "training.csv", Run()
+
+    def missing_since() -> float | None:
+        for log, events in follower.read():
+            for event in events if log.path == path else ():
+                fold(run, event)
+        assert run.seen
+        return run.seen.missing_since
+
+    assert missing_since() is None
+    path.unlink()
+    since = missing_since()
+    assert since is not None
+    assert missing_since() == since, "not since the latest look"
+    assert list(run.current.epochs) == [0, 1], "what it told stays"
+    write(path)
+    assert missing_since() is None
+    path.unlink()
+    path.parent.rmdir()
+    write(path.parent)
+    assert missing_since() is not None, "a file stands where its folder was"
+
+
+@pytest.mark.parametrize("data", [PROSE, b"\x7fELF\0\0", b""])
+def test_a_file_named_after_its_folder_is_judged_as_one_that_is_named(logs: Path, data: bytes) -> None:
+    named = write(logs / "run1" / "notes.txt", data)
+    found, alone = find([str(logs), str(named)]), find([str(named)])
+    assert shown(found) == shown(alone)
+    assert [log.path for log in found.logs if log.path == named] == [log.path for log in alone.logs]
+
+
+# Logs that were emptied under their writer
+
+
+def hole(size: int, rows: bytes, path: Path) -> Path:
+    """What `> training.log` leaves: the writer goes on where it was."""
+    with path.open("wb") as file:
+        file.seek(size)
+        file.write(rows)
+    return path
+
+
+@pytest.mark.parametrize("size", [1, 100, SNIFF_BYTES - 3, SNIFF_BYTES, 70_000, 9_000_001])
+@pytest.mark.parametrize("name", ["training.log", "x.csv", "odd"])
+def test_a_hole_at_the_beginning_is_passed_over_with_a_warning(tmp_path: Path, name: str, size: int) -> None:
+    path = hole(size, LOG, tmp_path / name)
+    (log,) = find([str(path)]).logs
+    run = Run()
+    for event in read_whole(log, 0.0):
+        fold(run, event)
+    assert list(run.current.epochs) == [0, 1]
+    (warning,) = map(str, run.warnings)
+    assert (
+        warning
+        == f"begins with {size:,} NUL bytes, as a file does that is emptied while it is written: passed over"
+    )
+
+
+def test_a_log_emptied_under_its_writer_is_read_on_as_a_cold_read_does(path: Path) -> None:
+    log = reading(path)
+    with path.open("r+b") as writer:
+        writer.seek(0, os.SEEK_END)
+        read_all(log)
+        os.truncate(path, 0)
+        assert isinstance(read_all(log)[0], RecordReplaced)
+        writer.write(LOG)
+        writer.flush()
+        assert epochs(read_all(log)) == [0, 1]
+        writer.write(b"2,0.25\n")
+        writer.flush()
+        assert epochs(read_all(log)) == [2]
+    assert epochs(list(read_whole(reading(path), 0.0))) == [0, 1, 2]
+
+
+def test_rows_behind_a_hole_without_their_header_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = hole(5000, b"7,0.5\n8,0.25\n", tmp_path / "training.log")
+    for paths in ([str(path)], [str(tmp_path)]):
+        reason = shown(find(paths))["training.log"]
+        assert "emptied while it was written" in reason
+        assert "tr -d" in reason
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 10, b"\x89PNG\0\0\n", b"prose\n", b"epoch,loss\n0,\0\n"])
+def test_other_files_that_begin_with_nul_bytes_are_binary(tmp_path: Path, data: bytes) -> None:
+    path = hole(5000, data, tmp_path / "x.csv")
+    path.write_bytes(path.read_bytes() or b"\0" * 5000)
+    assert shown(find([str(path)])) == {"x.csv": "a binary file"}

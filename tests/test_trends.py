@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbmon.series import MATERIAL, Column, Direction, room
+from cbmon.series import BULK_ROWS, MATERIAL, Column, Direction, room
 from cbmon.trends import (
     DIVERGED_FACTOR,
     DIVERGING_EPOCHS,
@@ -97,6 +98,37 @@ def test_long_columns_too() -> None:
     for towards in Direction:
         made = column(values)
         assert (made.best(towards), made.improved(towards)) == improved_by_its_definition(values, towards)
+
+
+@pytest.mark.parametrize("towards", list(Direction))
+@pytest.mark.parametrize("hole", [None, NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", ["falling", "noise", "constant", "zeros of both signs"])
+def test_through_numpy_the_best_and_the_improvements_of_many_rows_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, shape: str, hole: float | None, towards: Direction
+) -> None:
+    pytest.importorskip("numpy")
+    random = Random(shape)
+    shapes: dict[str, Callable[[int], float]] = {
+        "falling": lambda row: 1.0 / (row + 1) + random.random() * 0.01,
+        "noise": lambda row: random.gauss(0.0, 1.0),
+        "constant": lambda row: 0.25,
+        "zeros of both signs": lambda row: random.choice([0.0, -0.0, 1.0]),
+    }
+    values = array("d", map(shapes[shape], range(3 * BULK_ROWS + 77)))
+    if hole is not None:
+        for row in (0, 5, 4000, 9000, len(values) - 1):
+            values[row] = hole
+    told = {}
+    for is_loaded in (True, False):
+        monkeypatch.setattr(
+            "cbmon.series.has_numpy", lambda rows, answer=is_loaded: answer and rows >= BULK_ROWS
+        )
+        made = Column()
+        for cut in (slice(0, 300), slice(300, BULK_ROWS + 900), slice(BULK_ROWS + 900, None)):
+            made.extend(values[cut])
+            made.best(towards)
+        told[is_loaded] = made.best(towards), made.improved(towards), made.first_non_finite
+    assert told[True] == told[False]
 
 
 # --- diverging ------------------------------------------------------------------------------------------------

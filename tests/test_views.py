@@ -18,6 +18,7 @@ from cbmon.events import (
     CheckpointSaved,
     EpochsEnded,
     Event,
+    LearningRateChanged,
     Malformed,
     Process,
     Progress,
@@ -852,3 +853,82 @@ def strings(value: object) -> Iterator[str]:
             yield from strings(item)
     elif isinstance(value, RunView | FactsView):
         yield from strings(astuple(value))
+
+
+GONE = Tick(time=NOON, missing_since=NOON - 60.0)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [epoch(1, loss=1.0)],
+        [epoch(1, loss=math.nan)],
+        [started(), epoch(1, loss=1.0), ended("failed", error="ValueError: x")],
+        [started(), epoch(1, loss=1.0), ended("finished")],
+        [],
+    ],
+)
+def test_a_deleted_log_is_gone_since_when_and_needs_nobody(events: list[Event]) -> None:
+    run, log = a_run(*events, GONE), a_log()
+    log.trouble = "no such file or directory"
+    view = run_view(log, run)
+    assert (view.status, view.glyph, view.word) == (Status.GONE, "∅", "gone since 11:59")
+    assert not view.needs_you
+    assert view.epoch == (1 if events else None), "its data stay"
+    assert "the file is gone since 11:59: deleted or moved away" in [alert.message for alert in alerts(run)]
+    fold(run, Tick(time=NOON))
+    assert run_view(a_log(), run).status is not Status.GONE
+
+
+def test_how_a_run_ended_stays_told_when_its_file_is_gone() -> None:
+    run = a_run(started(), epoch(1, loss=1.0), ended("finished"), GONE)
+    assert [(alert.kind, alert.severity) for alert in alerts(run)] == [
+        ("finished", Severity.INFO),
+        ("gone", Severity.INFO),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "text", "sentence"),
+    [
+        ([started(120)], "0/120", "nothing came before: it begins"),
+        ([started(120), Progress(epoch=0, step=1)], "0/120", "it is in its first epoch"),
+        (
+            [started(120), Progress(epoch=40, step=1)],
+            "40/120",
+            "a resumed fit in a new file says where it is",
+        ),
+        ([started(120), epoch(1, loss=1.0), started(120)], "–/120", "resumed or anew: nobody knows yet"),
+        ([started(120), epoch(1, loss=1.0), started(120), Progress(epoch=1, step=1)], "1/120", "resumed"),
+        ([started(120), epoch(1, loss=1.0), started(120), Progress(epoch=0, step=1)], "0/120", "anew"),
+        ([started(120), started(120)], "0/120", "the first attempt came to nothing"),
+        ([started(120), epoch(1, loss=1.0), started(None)], "–", "no plan"),
+    ],
+)
+def test_a_resumed_run_does_not_stand_at_0(events: list[Event], text: str, sentence: str) -> None:
+    assert run_view(a_log(), a_run(*events)).epochs_text == text, sentence
+
+
+def test_a_path_that_is_awaited_is_no_trouble() -> None:
+    missing = Skipped(Path("runs"), "no such file or directory", is_missing=True)
+    view = unreadable_view(missing, is_awaited=True)
+    assert (view.needs_you, view.word) == (False, "no such path yet, waiting for it (a typo?)")
+    assert unreadable_view(missing).needs_you, "show waits for nothing"
+    assert unreadable_view(Skipped(Path("x"), "permission denied"), is_awaited=True).needs_you
+
+
+def test_more_checkpoints_than_are_marked_are_counted() -> None:
+    saves = [CheckpointSaved(epoch=number, path=f"m-{number}.keras") for number in range(1500)]
+    changes = [LearningRateChanged(epoch=number, new=0.1) for number in range(1500)]
+    run = a_run(started(), epoch(1, loss=1.0), *saves[:1])
+    assert ("saved", "m-0.keras (epoch 1)") in facts_view(run).info
+    for event in [*saves[1:], *changes]:
+        fold(run, event)
+    assert ("saved", "m-1499.keras (epoch 1500) · 1,500 in all, the latest 1,000 marked") in facts_view(
+        run
+    ).info
+    view = chart_view(run)
+    assert sum(mark.kind is MarkKind.CHECKPOINT for mark in view.marks) == 1000, (
+        "not pushed out by other notes"
+    )
+    assert view.notes[501] == ("saved m-500.keras", "500 earlier checkpoints not marked")

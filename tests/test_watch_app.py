@@ -17,10 +17,9 @@ from textual.geometry import Size
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
-from watchdog.observers.api import EventEmitter
 
 from cbmon.chart import CURVE_ROLES, Role
-from cbmon.events import EpochsEnded, RunStarted, encode_line
+from cbmon.events import EpochsEnded, Event, RunStarted, encode_line
 from cbmon.plots import GREY, ChartView, chart_view
 from cbmon.profiles import find_profile
 from cbmon.replay.calls import parse_calls
@@ -30,7 +29,7 @@ from cbmon.sources import Follower, Log
 from cbmon.tui.app import WatchApp
 from cbmon.tui.keys import KEYS
 from cbmon.tui.prompt import FilterPrompt
-from cbmon.tui.screens import HelpScreen
+from cbmon.tui.screens import Following, HelpScreen
 from cbmon.tui.widgets import Panel, broken
 from cbmon.units import cells
 from cbmon.views import RunView, run_view
@@ -428,12 +427,32 @@ async def test_a_record_that_is_truncated_and_written_anew_starts_anew(logs: Pat
         assert "7.500 ★1" in panel(app, "runs")[0]
 
 
-async def test_a_deleted_log_says_that_it_cannot_be_read_and_keeps_its_curve(logs: Path) -> None:
+async def test_a_deleted_log_is_gone_since_when_keeps_its_curve_and_comes_back(logs: Path) -> None:
     path = a_log(logs, "run")
     async with watching(poll=False) as (app, pilot):
         path.unlink()
-        await until(pilot, lambda: "cannot be read: no such file" in panel(app, "runs")[0])
+        await until(pilot, lambda: "∅ run" in panel(app, "runs")[0])
+        assert "gone since 12:00" in panel(app, "runs")[0]
+        assert "need" not in panel(app, "head")[0], "whoever deleted it knows"
+        said = "the file is gone since 12:00: deleted or moved away"
+        await until(pilot, lambda: said in "".join(panel(app, "alerts")))
         assert panel(app, "main")[0].startswith(" run  loss")
+        a_log(logs, "run", 7)
+        await until(pilot, lambda: "◐ run" in panel(app, "runs")[0])
+        assert " 7 " in panel(app, "runs")[0]
+
+
+async def test_a_path_that_is_not_there_yet_is_waited_for_and_said(logs: Path) -> None:
+    async with watching("missing/", poll=False) as (app, pilot):
+        (said,) = panel(app, "runs")
+        assert "missing" in said
+        assert "no such path yet, waiting for it (a typo?)" in said
+        assert "0 runs" in panel(app, "head")[0]
+        assert "need" not in panel(app, "head")[0]
+        (logs.parent / "missing").mkdir()
+        a_log(logs.parent / "missing", "run")
+        await until(pilot, lambda: "◐ run" in panel(app, "runs")[0])
+        assert len(panel(app, "runs")) == 1
 
 
 async def test_an_unreadable_log_is_a_visible_row_and_hides_nothing(logs: Path) -> None:
@@ -569,16 +588,11 @@ async def test_trouble_with_notices_is_said(three: Path, monkeypatch: pytest.Mon
 
 
 def still_alive(before: set[threading.Thread]) -> list[str]:
-    """The threads that are more than before and do not end.
-
-    Not watchdog's emitters: `Notices.watch` may take one that `stop` has just ended for a lost one, and start
-    another; it sleeps, as a daemon, until the process ends.
-    """
+    """The threads that are more than before and do not end."""
     more = [thread for thread in threading.enumerate() if thread not in before]
-    ours = [thread for thread in more if not isinstance(thread, EventEmitter)]
-    for thread in ours:
+    for thread in more:
         thread.join(1.0)
-    return [thread.name for thread in ours if thread.is_alive()]
+    return [thread.name for thread in more if thread.is_alive()]
 
 
 async def test_quitting_leaves_no_thread_of_ours(three: Path) -> None:
@@ -677,6 +691,48 @@ async def test_a_chart_of_a_million_rows_is_not_computed_anew_for_another_run_or
         assert drawn == []
         append(three / "newest.csv", row(5, 1.5))
         await until(pilot, lambda: drawn == ["chart"])
+
+
+async def test_the_first_picture_does_not_wait_for_the_rest_of_a_long_log(
+    three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three small logs whole and the beginning of a long one; a thread reads the rest."""
+    monkeypatch.setattr("cbmon.tui.app.FIRST_READ_S", PATIENCE_S)
+    monkeypatch.setattr("cbmon.tui.app.FIRST_LEFT", 10)
+    monkeypatch.setattr("cbmon.sources.FIRST_BYTES", 1000)
+    a_log(three, "aaa", rows=100)
+    read: list[tuple[str, str, int]] = []
+    read_log = Log.read
+
+    def noted(log: Log, limit: int = 1 << 20) -> list[Event] | None:
+        events = read_log(log, limit)
+        read.append((threading.current_thread().name, log.name, log.left))
+        return events
+
+    monkeypatch.setattr(Log, "read", noted)
+    async with watching() as (app, pilot):
+        await until(pilot, lambda: any(" 100 " in line for line in panel(app, "runs")))
+        first = [(name, left > 0) for thread, name, left in read if thread == "MainThread"]
+        assert first == [("aaa", True), ("middle", False), ("newest", False), ("oldest", False)]
+
+
+async def test_in_a_crowd_the_follower_is_told_what_is_on_the_screen(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbmon.tui.app.CROWD", 20)
+    for number in range(40):
+        a_log(logs, f"run{number:02}", age_s=60.0 * number)
+    async with watching() as (app, pilot):
+        await pilot.pause()
+        assert {path.stem for path in app._follower.seen or ()} >= {f"run{number:02}" for number in range(7)}
+        assert len(app._follower.seen or ()) < 24, "no more than the terminal has rows"
+        await press(pilot, *["j"] * 35)
+        await until(pilot, lambda: Path("logs/run35.csv") in (app._follower.seen or ()))
+
+
+async def test_where_there_is_no_crowd_nothing_waits(three: Path) -> None:
+    async with watching() as (app, _):
+        assert app._follower.seen is None
 
 
 async def test_many_runs_scroll_with_the_cursor_and_keep_a_third_of_the_screen(logs: Path) -> None:
@@ -802,6 +858,18 @@ async def test_plus_and_minus_zoom_and_the_window_pans(logs: Path) -> None:
         assert axis(app) == whole
 
 
+async def test_the_first_zoom_of_a_young_run_shows_what_was_measured_and_the_next_its_end(logs: Path) -> None:
+    a_log(logs, "run", 20)
+    async with watching(planned=100) as (app, pilot):
+        whole = axis(app)
+        assert whole[-1] == 100
+        for epochs in ((1, 20), (11, 20)):
+            await press(pilot, "+")
+            assert (axis(app)[0], axis(app)[-1]) == epochs
+        await press(pilot, "-", "-")
+        assert axis(app) == whole
+
+
 async def test_a_zoom_is_around_what_is_read_and_the_window_goes_with_the_cursor(logs: Path) -> None:
     a_log(logs, "run", 40)
     async with watching(planned=40) as (app, pilot):
@@ -835,6 +903,18 @@ async def test_the_wheel_zooms_the_chart_and_a_click_reads_an_epoch(logs: Path) 
         await pilot.click("#main", offset=(2, 5))
         await pilot.pause()
         assert "epoch 20" in title(app) or "epoch 21" in title(app)
+
+
+async def test_a_click_on_a_small_chart_shows_its_metric_large_and_reads_nothing(logs: Path) -> None:
+    a_log(logs, "run", 40)
+    async with watching(size=(100, 45)) as (app, pilot):
+        lines = panel(app, "main")
+        at = next(place for place, line in enumerate(lines) if line.startswith(" learning rate"))
+        assert lines[at].index("accuracy") > 50
+        for column, metric in ((20, "loss"), (70, "accuracy")):
+            await pilot.click("#main", offset=(column, at + 3))
+            await until(pilot, lambda: title(app).startswith(f"run  {metric} "))  # noqa: B023
+            assert "epoch" not in title(app)
 
 
 async def test_a_zoom_at_the_end_follows_a_growing_log_and_one_elsewhere_stays(logs: Path) -> None:
@@ -899,8 +979,10 @@ async def test_marked_runs_share_a_chart_each_with_its_letter_and_its_colour(thr
         await press(pilot, "m")
         assert "accuracy of 3 marked runs " in title(app)
         await press(pilot, "left")
-        assert re.search(r"── a.* –   ── b.* –   ── c.* \.6000$", title(app))
-        await press(pilot, "escape", "escape")
+        assert re.search(r" epoch 7 .*── a.* –   ── b.* \.6000   ── c.* \.6000$", title(app))
+        await press(pilot, *["escape"] * 5)
+        assert [line[1] for line in panel(app, "runs")] == ["a", "b", "c"]
+        await press(pilot, "x")
         assert title(app).startswith("middle  accuracy ")
         assert [line[1] for line in panel(app, "runs")] == ["◐", "◐", "◐"]
 
@@ -919,6 +1001,14 @@ async def test_marked_runs_of_which_some_or_all_lack_the_metric(logs: Path) -> N
         await press(pilot, "left", "right", "+", "<", "[", "]", "t", "e", "a", "escape", "y")
         await press(pilot, "g", "space", "j", "space", "j", "space")
         assert title(app).endswith("── a other")
+
+
+async def test_reading_marked_runs_begins_at_the_last_epoch_of_the_chosen_one(three: Path) -> None:
+    async with watching() as (app, pilot):
+        await press(pilot, "space", "G", "space", "g", "left")
+        assert "  epoch 5 " in title(app)
+        await press(pilot, "escape", "G", "left")
+        assert "  epoch 9 " in title(app)
 
 
 async def test_a_marked_run_that_grows_is_drawn_while_another_is_chosen(three: Path) -> None:
@@ -1158,6 +1248,46 @@ async def test_t_shows_the_epochs_as_a_table_around_what_is_read(logs: Path) -> 
         assert panel(app, "main")[-1].split()[1] == "101"
 
 
+def read_row(app: WatchApp) -> int:
+    """The epoch of the table's row that is being read."""
+    return next(int(line.split()[1]) for line in panel(app, "main") if line.startswith("▸"))
+
+
+async def test_arrows_go_through_the_rows_of_the_table_and_letters_through_the_runs(logs: Path) -> None:
+    a_log(logs, "run1", 100)
+    a_log(logs, "run2", 100, age_s=60)
+    async with watching() as (app, pilot):
+        assert panel(app, "footer")[0].startswith(" ↑↓ run  ⏎ open")
+        await press(pilot, "t")
+        assert panel(app, "footer")[0].startswith(" ↑↓ line  j k run  ⏎ open")
+        for key, epoch in (
+            ("up", 99), ("up", 98), ("down", 99), ("home", 1), ("up", 1), ("down", 2), ("end", 100),
+        ):  # fmt: skip
+            await press(pilot, key)
+            assert read_row(app) == epoch, key
+        assert cursor(app) == "run1"
+        await press(pilot, "j", "pageup")
+        assert cursor(app) == "run2"
+        assert read_row(app) == 100 - (len(panel(app, "main")) - 2), "a page at once"
+        await press(pilot, "k", "t", "down")
+        assert cursor(app) == "run2"
+        await press(pilot, "home")
+        assert cursor(app) == "run1"
+
+
+async def test_arrows_scroll_the_alerts_page(logs: Path) -> None:
+    rows = "".join(row(epoch, 1.0, 10.0 ** -(epoch // 2)) for epoch in range(80))
+    a_log(logs, "run", text=HEADER + rows)
+    a_log(logs, "other", age_s=60)
+    async with watching() as (app, pilot):
+        await press(pilot, "e", "down")
+        assert ", from 2 of " in title(app)
+        await press(pilot, "end", "up", "home")
+        assert title(app) == "run  alerts and warnings"
+        await press(pilot, "j")
+        assert title(app).startswith("other")
+
+
 async def test_a_shows_all_runs_and_scrolls_by_keys_wheel_and_clicks(logs: Path) -> None:
     for number in range(50):
         a_log(logs, f"run{number:02}", 3, age_s=60.0 * number)
@@ -1250,10 +1380,12 @@ async def test_escape_goes_back_step_by_step(logs: Path) -> None:
             await press(pilot, *keys)
             pictures.append(screen(app))
         assert len(set(map(tuple, pictures))) == 7
-        for before in reversed(pictures[:-1]):
+        for before in reversed(pictures[1:-1]):
             await press(pilot, "escape")
             assert screen(app) == before
         await press(pilot, "escape", "escape")
+        assert screen(app) == pictures[1], "marks stay"
+        await press(pilot, "x")
         assert screen(app) == pictures[0]
 
 
@@ -1643,7 +1775,7 @@ async def test_each_command_can_be_found_by_its_name(three: Path) -> None:
                 for word in ("next metric", "as a table", "logarithmic", "this help", "that match")
             ):
                 assert screen(app) != before, found.title
-            if app.is_running and (isinstance(app.screen, HelpScreen) or prompt(app)):
+            if app.is_running and (isinstance(app.screen, Following | HelpScreen) or prompt(app)):
                 await press(pilot, "escape")
 
 
@@ -1661,6 +1793,40 @@ async def test_the_palette_runs_what_is_chosen(three: Path) -> None:
         await until(pilot, lambda: prompt(app))
         await press(pilot, *"mid")
         assert runs(app) == ["middle"]
+
+
+async def test_the_palette_is_ascii_where_that_is_asked(three: Path) -> None:
+    async with watching(is_ascii=True) as (app, pilot):
+        for keys in ("", "run", "zzzz"):
+            await press(pilot, "ctrl+p", *keys)
+            await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+            await until(pilot, lambda: app.screen.query_one(CommandList).option_count)
+            await until(pilot, lambda: app.screen.query_one("#--container").display)
+            await pilot.pause()
+            lines = screen(app)
+            assert any("run" in line or "No matches" in line for line in lines)
+            assert "".join(lines).isascii(), [line for line in lines if not line.isascii()]
+            await press(pilot, "escape")
+
+
+async def test_one_row_of_alerts_is_the_worst_one(logs: Path) -> None:
+    rows = "".join(row(epoch, 1.0, 10.0 ** -(epoch // 2)) for epoch in range(18))
+    a_log(logs, "run", text=HEADER + rows + row(18, "nan") + "19,1\n")
+    async with watching(size=(40, 10)) as (app, pilot):
+        assert re.fullmatch(r" ✗ NaN (val_)?loss at epoch 19 .*\+\d+ \(e\)", panel(app, "alerts")[0])
+        await press(pilot, "]", "]")
+        assert "no more events" in panel(app, "alerts")[0], "what a key could not do, until the next one"
+
+
+async def test_seven_runs_and_many_alerts_leave_the_chart_eight_rows(logs: Path) -> None:
+    rows = "".join(row(epoch, 1.0, 10.0 ** -(epoch // 2)) for epoch in range(18))
+    for number in range(7):
+        a_log(logs, f"run{number}", text=HEADER + rows + row(18, "nan"), age_s=60.0 * number)
+    async with watching() as (app, _):
+        plot = [line for line in panel(app, "main") if line[6:7] in ("│", "┤")]
+        assert len(plot) >= 8
+        assert panel(app, "alerts")[0].startswith(" ✗ NaN")
+        assert len(panel(app, "runs")) >= 4
 
 
 async def test_callbacks_followed_beside_a_run_stand_below_its_chart(logs: Path) -> None:

@@ -220,3 +220,22 @@ def test_a_missing_path_is_refused_in_one_line(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (process.returncode, process.stdout) == (3, b"")
     assert process.stderr == b"cbmon: missing/: no such file or directory\n"
+
+
+def test_a_missing_path_is_waited_for_on_the_screen(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "watch", "missing/")
+    terminal.shows("no such path yet, waiting for it (a typo?)")
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing" / "run1.csv").write_text(HEADER + ROWS)
+    terminal.shows("run1")
+    terminal.close()
+
+
+@pytest.mark.parametrize("path", ["no/such/folder/", "no/*/run.csv", "no/x.csv"])
+def test_a_path_below_a_folder_that_is_not_there_is_refused_also_on_the_screen(
+    tmp_path: Path, path: str
+) -> None:
+    terminal = Terminal(tmp_path, "watch", path)
+    terminal.shows(f"cbmon: {path}: no such file or directory")
+    assert terminal.process.wait(PATIENCE_S) == 3
+    terminal.close()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Semaphore, Thread
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.containers import Container
 from textual.events import Resize
 from textual.message import Message
@@ -34,12 +36,12 @@ from cbmon.chart import Role, Row, epoch_at
 from cbmon.events import CallbackState, EpochsEnded, Event, Tick
 from cbmon.rules import Severity
 from cbmon.run import Run, fold
-from cbmon.sources import Follower, Log, Skipped
+from cbmon.sources import Log, Skipped, Source
 from cbmon.thin import LARGE
 from cbmon.tui.driver import driver_class, redraw
-from cbmon.tui.keys import KEYS, footer_text
+from cbmon.tui.keys import KEYS, footer_text, label_of
 from cbmon.tui.look import Look, Main
-from cbmon.tui.screens import HelpScreen
+from cbmon.tui.screens import Following, HelpScreen, palette
 from cbmon.tui.widgets import Palette, Panel, broken
 from cbmon.units import printable
 from cbmon.views import (
@@ -58,6 +60,7 @@ from cbmon.views import (
 
 if TYPE_CHECKING:
     from cbmon.replay.shadow import Shadow
+    from cbmon.tui.whatif import WhatIfScreen
 
 MAX_FPS = 10.0
 """Fast enough to look live, slow enough that a burst costs a few percent of a core."""
@@ -71,6 +74,10 @@ SWEEP_S = 2.0
 """How long they wait: so late is the head's count of runs that need somebody."""
 FIRST_READ_S = 0.06
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
+FIRST_LEFT = 1 << 20
+"""Of a log with more bytes left only the beginning is in that picture: the rest takes 20 ms a MiB, or polars."""
+AHEAD = 1
+"""Messages of the worker's that wait while one is folded: it reads on meanwhile, and keys wait behind no queue."""
 FACTS_MIN = 46
 """Columns of the facts; a wider screen gives them more."""
 OTHERS_MAX = 3
@@ -124,7 +131,7 @@ class WatchApp(App[None]):
 
     def __init__(
         self,
-        follower: Follower,
+        follower: Source,
         *,
         planned: int | None = None,
         is_ascii: bool = False,
@@ -153,6 +160,8 @@ class WatchApp(App[None]):
         self._max_fps = max_fps
         self._policies = policies
         self._shadows: dict[Path, Sequence[Shadow]] = {}
+        self._what_if: WhatIfScreen | None = None
+        """The latest one: the next begins with its question."""
         self._runs: dict[Path, Run] = {}
         self._logs: dict[Path, Log] = {}
         self._views: dict[Path, RunView] = {}
@@ -161,6 +170,8 @@ class WatchApp(App[None]):
         """Runs with new events."""
         self._looked: set[Path] = set()
         """Runs whose logs were looked at and have nothing new: only their state may have changed."""
+        self._looked_at: float | None = None
+        """The time of the last look at any log."""
         self._is_chosen_anew = True
         """Whether the user chose something else to see since the last drawing."""
         self._alerts: list[tuple[Severity, str]] = []
@@ -170,7 +181,7 @@ class WatchApp(App[None]):
         self._is_first_choice = False
         """Whether the chosen run is only the first of those read so far: another one may come before it."""
         self._has_read = False
-        self._taken = Semaphore(0)
+        self._taken = Semaphore(AHEAD)
         """Released for each message of the worker's that was folded."""
         self._rest: Iterator[Batch] | None = None
         """What is still to be read when the first picture is drawn."""
@@ -228,9 +239,11 @@ class WatchApp(App[None]):
     def _read_a_moment(self, reading: Iterator[Batch]) -> Iterator[Batch] | None:
         """Read before the first picture; gives what is left, None if all was read."""
         until = monotonic() + FIRST_READ_S
-        for log, events in reading:
+        is_long = False
+        for count, (log, events) in enumerate(reading, 1):
             self._take([(log, events)])
-            if monotonic() > until:
+            is_long |= log.left > FIRST_LEFT
+            if monotonic() > until or (is_long and count >= len(self._follower.logs)):
                 return reading
         self._has_read = True
         return None
@@ -273,7 +286,7 @@ class WatchApp(App[None]):
             is_large = any(_rows(event) >= LARGE for event in batch[1])
             if is_large or monotonic() - handed_over > 1 / self._max_fps:
                 self._tell(EventsRead(batches))
-                self._taken.acquire(timeout=1.0)  # one at a time: keys must not wait behind a queue of them
+                self._taken.acquire(timeout=1.0)
                 batches, handed_over = [], monotonic()
         self._tell(EventsRead(batches, is_all=True))
         self._taken.acquire(timeout=1.0)
@@ -301,10 +314,14 @@ class WatchApp(App[None]):
     def _take(self, batches: Iterable[Batch]) -> None:
         for log, events in batches:
             run = self._runs.setdefault(log.path, Run())
+            is_look = True
             for event in events:
                 fold(run, event)
+                if not isinstance(event, Tick):
+                    is_look = False
+                elif event.time:
+                    self._looked_at = max(self._looked_at or event.time, event.time)
             self._logs[log.path] = log
-            is_look = all(isinstance(event, Tick) for event in events)
             (self._looked if is_look else self._dirty).add(log.path)
 
     # --- drawing ------------------------------------------------------------------------------------------
@@ -331,8 +348,12 @@ class WatchApp(App[None]):
         for panel in self.query(Panel):
             if is_stale or panel.id not in unchanged:
                 panel.redraw()
+        for screen in self.screen_stack[1:]:
+            if isinstance(screen, Following):
+                self._guarded(screen.follow, None)
         if self._has_read:
             self.first_read.set()
+        self._follower.seen = self._guarded(self._seen, None) if len(self._runs) > CROWD else None
         self._drawing_s = monotonic() - self._drawn_at
         if self._dirty or self._looked:
             self._schedule()
@@ -392,9 +413,14 @@ class WatchApp(App[None]):
         if monotonic() - self._swept_at >= SWEEP_S or not waiting <= self._views.keys():
             self._swept_at = monotonic()
             return waiting
+        return waiting & self._seen()
+
+    def _seen(self) -> set[Path]:
+        """The runs on the screen, and those that its chart shows."""
         paths = list(self._listed())
-        shown = frame.visible(len(paths), self._height, self._place())
-        return waiting & {*(paths[row] for row in shown), *self._look.marks, *filter(None, [self._look.run])}
+        place = paths.index(self._look.run) if self._look.run in paths else None
+        shown = frame.visible(len(paths), self._height, place)
+        return {*(paths[row] for row in shown), *self._look.marks, *filter(None, [self._look.run])}
 
     def _new_picture(self, fired: Mapping[str, Sequence[int]]) -> plots.ChartView | None:
         """What the chart shows of the chosen run, or of the marked ones."""
@@ -429,14 +455,12 @@ class WatchApp(App[None]):
         height, look = self._height, self._look
         listed = len(self._listed()) + len(self._unreadable())
         is_alone = look.is_full or look.main is Main.SUMMARY
-        self.query_one("#runs").styles.height = (
-            0 if is_alone else min(listed, max(1, height // frame.RUNS_SHARE))
-        )
         self.query_one("#rule").styles.height = 0 if is_alone else min(listed, 1)
-        self.query_one("#strip").styles.height = min(len(self._strip_lines()), frame.STRIP_MAX)
         hides_alerts = look.main in (Main.ALERTS, Main.SUMMARY)
         alerts = 0 if hides_alerts else len(self._alert_lines())
-        self.query_one("#alerts").styles.height = min(alerts, max(1, height // frame.ALERTS_SHARE))
+        rows = frame.shares(height, 0 if is_alone else listed, len(self._strip_lines()), alerts)
+        for name, count in zip(("runs", "strip", "alerts"), rows, strict=True):
+            self.query_one(f"#{name}").styles.height = count
         self.query_one("#facts").styles.width = max(FACTS_MIN, self._width // 3 - 8)
         self.query_one("#facts").display = self._width >= WIDE and not is_alone
 
@@ -460,7 +484,9 @@ class WatchApp(App[None]):
 
     def _unreadable(self) -> list[RunView]:
         """The files that look like logs and cannot be read."""
-        found = (unreadable_view(skip) for skip in self._follower.skipped if skip.looks_like_log)
+        found = (
+            unreadable_view(skip, is_awaited=True) for skip in self._follower.skipped if skip.looks_like_log
+        )
         return [view for view in found if matches(view, self._look.filter)]
 
     def _place(self) -> int | None:
@@ -469,17 +495,16 @@ class WatchApp(App[None]):
 
     def _now(self) -> float | None:
         """The time of the last look at any log: the screen itself reads no clock."""
-        return max((run.seen.time for run in self._runs.values() if run.seen and run.seen.time), default=None)
+        return self._looked_at
 
     def _alert_lines(self) -> list[tuple[Severity, str]]:
-        told = (
-            (self._failure, Severity.ERROR), (self._fault, Severity.ERROR), (self._notice, Severity.WARNING),
-        )  # fmt: skip
-        own = [(severity, printable(text)) for text, severity in told if text]
+        """What the last key could not do, then the worst first."""
+        own = [(Severity.ERROR, printable(text)) for text in (self._failure, self._fault) if text]
         if self._look.filter and not self._shown():
             own.append((Severity.WARNING, f"no run matches {printable(self._look.filter)!r}"))
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
-        return [*own, *self._alerts, *trouble]
+        notice = [(Severity.WARNING, self._notice)] if self._notice else []
+        return [*notice, *frame.worst_first([*own, *self._alerts, *trouble])]
 
     def _strip_lines(self) -> list[str]:
         """What goes on in the chosen run; nothing where several are looked at."""
@@ -531,10 +556,14 @@ class WatchApp(App[None]):
             x_limits=self._limits,
             y_before=look.y_limits,
             epoch=look.epoch,
-            others=[] if look.marks else plots.other_views(run, look.metric, OTHERS_MAX),
+            others=self._others(run),
             ascii=self._is_ascii,
         )
         return rows
+
+    def _others(self, run: Run) -> list[plots.ChartView]:
+        """The small charts below that of one run."""
+        return [] if self._look.marks else plots.other_views(run, self._look.metric, OTHERS_MAX)
 
     def _x_limits(self) -> Limits:
         """The epochs that the chart shows."""
@@ -553,7 +582,8 @@ class WatchApp(App[None]):
         return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
-        return [frame.clip([(" " + footer_text(ascii=self._is_ascii, width=width - 2), Role.DIM)], width)]
+        keys = footer_text(ascii=self._is_ascii, width=width - 2, is_page=self._look.has_lines)
+        return [frame.clip([(" " + keys, Role.DIM)], width)]
 
     # --- what the keys do ---------------------------------------------------------------------------------
 
@@ -564,7 +594,7 @@ class WatchApp(App[None]):
         self._choose_anew()
 
     def on_panel_picked(self, message: Panel.Picked) -> None:
-        """A click on a run chooses it, one on the chart reads its values there."""
+        """A click chooses a run, reads the chart's values there, makes a small chart the large one."""
         panel, look = message.panel, self._look
         is_summary = look.main is Main.SUMMARY
         if panel.id == "runs" or (panel.id == "main" and is_summary):
@@ -573,7 +603,14 @@ class WatchApp(App[None]):
             visible = frame.visible(len(shown), height, self._place())
             if 0 <= row < len(visible) and visible[row] < len(paths):
                 self._choose(paths[visible[row]])
-        elif panel.id == "main" and look.main is Main.CHART and self._picture:
+        elif panel.id == "main" and look.main is Main.CHART and self._picture and look.run:
+            small = frame.small_at(
+                self._picture, self._others(self._runs[look.run]), *panel.size, message.row, message.column
+            )
+            if small:
+                self.action_metric(small)
+            if small is not None:
+                return
             epoch = epoch_at(message.column, panel.size.width, self._limits, ascii=self._is_ascii)
             if epoch is not None:
                 look.epoch = plots.nearest(self._picture, epoch)
@@ -596,6 +633,13 @@ class WatchApp(App[None]):
         if paths:
             before = -(by > 0) if place is None else place
             self._choose(paths[max(0, min(len(paths) - 1, before + by))])
+
+    def action_line(self, by: int) -> None:
+        """A line of the page that is open, else another run."""
+        if self._look.has_lines:
+            self._scroll(by)
+        else:
+            self.action_move(by)
 
     def action_metric(self, by: int) -> None:
         """Show another metric."""
@@ -620,10 +664,15 @@ class WatchApp(App[None]):
             "" if is_done else "no more runs can be marked: Space on a marked one frees its colour"
         )
 
+    def action_unmark(self) -> None:
+        """Take all marks away."""
+        self._look.unmark()
+        self._choose_anew()
+
     def action_cursor(self, by: int) -> None:
-        """Read the values at another epoch."""
-        if self._picture and self._look.shows_epochs:
-            last = self._picture.last
+        """Read the values at another epoch, those of the chosen run's last one at first."""
+        if self._look.run and self._picture and self._look.shows_epochs:
+            last = plots.last_of(self._picture, self._runs[self._look.run])
             epoch = last if self._look.epoch is None else self._look.epoch + by
             self._look.epoch = plots.nearest(self._picture, epoch, by)
             self._follow_epoch()
@@ -708,6 +757,9 @@ class WatchApp(App[None]):
             self._choose_anew()
         elif look.main is Main.SUMMARY:
             self.action_move(by)
+        elif look.main is Main.EPOCHS and look.run:
+            look.epoch = plots.row_at(self._runs[look.run], look.epoch, by)
+            self._follow_epoch()
         else:
             self.action_cursor(by)
 
@@ -727,7 +779,7 @@ class WatchApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What opens something is told at once, before the keys behind it; where something is open, it is text."""
         is_open = len(self.screen_stack) > 1 or self.screen.focused is not None
-        return not (is_open and action in ("filter", "help"))
+        return not (is_open and action in ("filter", "help", "what_if"))
 
     def on_filter_prompt_filtered(self, message: Any) -> None:
         """Filter while it is typed."""
@@ -741,6 +793,34 @@ class WatchApp(App[None]):
         self._look.back()
         self._choose_anew()
 
+    def action_what_if(self) -> None:
+        """Ask what a callback would have done to the chosen run."""
+        run = self._look.run and self._runs[self._look.run]
+        if self._look.run is None or not run or not run.current.epochs:
+            self._choose_anew("no epoch yet of which to ask what if")
+            return
+        from cbmon.tui.whatif import WhatIfScreen
+
+        self._what_if = WhatIfScreen(
+            run,
+            self._views[self._look.run].name,
+            partial(self.toggle_policy, self._look.run),
+            question=self._what_if.question if self._what_if else None,
+            planned=self._planned,
+            is_ascii=self._is_ascii,
+        )
+        self.push_screen(self._what_if)
+
+    def toggle_policy(self, path: Path, shadow: Shadow) -> bool:
+        """Follow a policy beside a run, as `--policy` does, or no longer; whether it is followed now."""
+        before = self._shadows[path] if path in self._shadows else self._policies()
+        others = [each for each in before if each.call.text != shadow.call.text]
+        is_new = len(others) == len(before)
+        self._shadows[path] = [*others, shadow] if is_new else others
+        self._dirty.add(path)
+        self._choose_anew()
+        return is_new
+
     def action_redraw(self) -> None:
         """Send the whole screen again: something else wrote over it."""
         redraw(self)
@@ -749,6 +829,11 @@ class WatchApp(App[None]):
         """Show the keys."""
         self.push_screen(HelpScreen(is_ascii=self._is_ascii))
 
+    def action_command_palette(self) -> None:
+        """All commands by name."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(palette(is_ascii=self._is_ascii))
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: what the keys do, by name."""
         for key in KEYS:
@@ -756,7 +841,7 @@ class WatchApp(App[None]):
                 action = key.action
                 yield SystemCommand(
                     key.description,
-                    f"key {key.label}",
+                    f"key {label_of(key, ascii=self._is_ascii)}",
                     lambda action=action: self.call_later(self.run_action, action),
                 )
 

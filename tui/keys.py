@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -18,24 +19,45 @@ class Key:
     hint: str = ""
     """For the footer; empty: not shown there."""
     ascii_hint: str = ""
+    page_hint: str = ""
+    """In place of the hint where the keys go through the lines of a page."""
+    ascii_page_hint: str = ""
     description: str
     opens: bool = False
     """Whether something opens that takes the keys after it: also those that were typed before it is there."""
 
 
 KEYS = (
-    Key(keys="up,k", action="move(-1)", label="↑ k", ascii_label="k", description="previous run"),
     Key(
-        keys="down,j",
+        keys="up",
+        action="line(-1)",
+        label="↑ ↓",
+        ascii_label="Up Down",
+        page_hint="↑↓ line",
+        ascii_page_hint="Up Down line",
+        description="previous, next run, or line of the tables and alerts",
+    ),
+    Key(keys="down", action="line(1)", label="", description=""),
+    Key(
+        keys="home",
+        action="line(-1000000)",
+        label="Home End",
+        description="first, last run, or line of the tables and alerts",
+    ),
+    Key(keys="end", action="line(1000000)", label="", description=""),
+    Key(keys="k", action="move(-1)", label="k", description="previous run, on every page"),
+    Key(
+        keys="j",
         action="move(1)",
-        label="↓ j",
-        ascii_label="j",
+        label="j",
         hint="↑↓ run",
         ascii_hint="j k run",
-        description="next run",
+        page_hint="j k run",
+        ascii_page_hint="j k run",
+        description="next run, on every page",
     ),
-    Key(keys="home,g", action="move(-1000000)", label="Home g", description="first run"),
-    Key(keys="end,G", action="move(1000000)", label="End G", description="last run"),
+    Key(keys="g", action="move(-1000000)", label="g", description="first run, on every page"),
+    Key(keys="G", action="move(1000000)", label="G", description="last run, on every page"),
     Key(
         keys="enter,f",
         action="full",
@@ -52,6 +74,7 @@ KEYS = (
         ascii_hint="Spc mark",
         description="mark a run: marked runs are drawn in one chart",
     ),
+    Key(keys="x", action="unmark", label="x", description="take all marks away"),
     Key(keys="m", action="metric(1)", label="m", hint="m metric", description="next metric"),
     Key(keys="M", action="metric(-1)", label="M", description="previous metric"),
     Key(keys="y", action="log", label="y", hint="y log", description="logarithmic y axis, on and off"),
@@ -83,7 +106,7 @@ KEYS = (
         keys="plus,equals_sign",
         action="zoom(2)",
         label="+ -",
-        description="zoom in and out, around what is read",
+        description="zoom in and out, around what is read or at the end",
     ),
     Key(keys="minus", action="zoom(0.5)", label="", description=""),
     Key(keys="less_than_sign", action="pan(-1)", label="< >", description="move the zoomed chart"),
@@ -101,9 +124,17 @@ KEYS = (
         description="show only runs that match",
         opens=True,
     ),
-    Key(keys="pageup", action="page(-1)", label="PgUp PgDn", description="scroll tables and alerts"),
+    Key(
+        keys="w",
+        action="what_if",
+        label="w",
+        hint="w what-if",
+        description="what EarlyStopping or ReduceLROnPlateau would do here",
+        opens=True,
+    ),
+    Key(keys="pageup", action="page(-1)", label="PgUp PgDn", description="a page of the tables and alerts"),
     Key(keys="pagedown", action="page(1)", label="", description=""),
-    Key(keys="escape", action="step_back", label="Esc", description="back, step by step"),
+    Key(keys="escape", action="step_back", label="Esc", description="back, step by step; marks stay"),
     Key(keys="ctrl+p", action="command_palette", label="Ctrl-P", description="all commands by name"),
     Key(keys="ctrl+z", action="suspend_process", label="Ctrl-Z", description="suspend; fg brings it back"),
     Key(keys="ctrl+l", action="redraw", label="Ctrl-L", description="draw the screen anew"),
@@ -119,18 +150,70 @@ KEYS = (
 )
 
 
-def footer_text(*, ascii: bool, width: int = 1000) -> str:
+PLAY_KEYS = (
+    Key(
+        keys="p",
+        action="play",
+        label="p",
+        hint="p pause",
+        description="play, pause; at the end from the start",
+    ),
+    Key(
+        keys="full_stop",
+        action="step(1)",
+        label=", .",
+        hint=", . step",
+        description="an epoch back, forward",
+    ),
+    Key(keys="comma", action="step(-1)", label="", description=""),
+    Key(
+        keys="right_curly_bracket",
+        action="moment(1)",
+        label="{ }",
+        hint="{ } event",
+        description="to the event before, the next one, and pause there",
+    ),
+    Key(keys="left_curly_bracket", action="moment(-1)", label="", description=""),
+    Key(
+        keys="right_parenthesis",
+        action="pace(1)",
+        label="( )",
+        hint="( ) speed",
+        description="play slower, faster",
+    ),
+    Key(keys="left_parenthesis", action="pace(-1)", label="", description=""),
+    Key(
+        keys="circumflex_accent",
+        action="seek_end(-1)",
+        label="^ $",
+        hint="^ $ ends",
+        description="go to the start, to the end",
+    ),
+    Key(keys="dollar_sign", action="seek_end(1)", label="", description=""),
+    Key(keys="colon", action="seek", label=":", description="go to an epoch", opens=True),
+)
+"""Of `replay --play`, beside those of `watch`."""
+
+
+def footer_text(*, ascii: bool, width: int = 1000, is_page: bool = False, keys: Sequence[Key] = KEYS) -> str:
     """The footer: the keys that have a hint; where there is no room for all, help and quit stay."""
-    hints = [(key.ascii_hint or key.hint) if ascii else key.hint for key in KEYS if key.hint]
+    hints = [hint for key in keys if (hint := _hint(key, ascii, is_page))]
     while len(hints) > 2 and len("  ".join(hints)) > width:
         del hints[-3]
     return "  ".join(hints)
 
 
-def help_lines(*, ascii: bool) -> list[str]:
+def _hint(key: Key, ascii: bool, is_page: bool) -> str:
+    if is_page and key.page_hint:
+        return key.ascii_page_hint if ascii else key.page_hint
+    return key.ascii_hint or key.hint if ascii else key.hint
+
+
+def help_lines(*, ascii: bool, keys: Sequence[Key] = KEYS) -> list[str]:
     """One line a key, or a pair of keys that do one thing and its opposite."""
-    return [f"{_label(key, ascii):10} {key.description}" for key in KEYS if key.description]
+    return [f"{label_of(key, ascii=ascii):10} {key.description}" for key in keys if key.description]
 
 
-def _label(key: Key, ascii: bool) -> str:
+def label_of(key: Key, *, ascii: bool) -> str:
+    """How a key is written for people."""
     return key.ascii_label or key.label if ascii else key.label

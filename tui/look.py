@@ -53,6 +53,11 @@ class Look:
         """Whether the middle shows epochs of the chosen or the marked runs, in which a key can read values."""
         return self.main in (Main.CHART, Main.EPOCHS)
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether the middle is a page whose lines the arrows go through, and not the runs."""
+        return self.main in (Main.EPOCHS, Main.ALERTS)
+
     def choose(self, run: Path) -> None:
         """Look at another run, at the same metric if it has it; a chart of marked runs stays as it is."""
         if run != self.run:
@@ -86,7 +91,7 @@ class Look:
         self.first_line = 0
 
     def back(self) -> None:
-        """One step back: from what was opened last."""
+        """One step back: from what was opened last. Marks are work, and stay: Esc is pressed once too often."""
         if self.main is not Main.CHART:
             self.main = Main.CHART
         elif self.is_full:
@@ -96,8 +101,10 @@ class Look:
         elif self.window is not None:
             self.window = None
             self.forget_limits()
-        elif self.filter:
-            self.filter = ""
         else:
-            self.marks.clear()
-            self.forget_limits()
+            self.filter = ""
+
+    def unmark(self) -> None:
+        """Take all marks away."""
+        self.marks.clear()
+        self.forget_limits()

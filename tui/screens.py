@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.command import CommandPalette
 from textual.containers import VerticalScroll
 from textual.events import Key
 from textual.screen import ModalScreen
@@ -26,6 +28,19 @@ _MARKS = {
 }
 
 
+def palette(*, is_ascii: bool) -> CommandPalette:
+    """Textual's command palette; in ASCII its borders and its lens are changed or gone, see `app.tcss`."""
+    return CommandPalette(placeholder="name of a command", classes="ascii" if is_ascii else "")
+
+
+class Following(ModalScreen[None]):
+    """A screen over the main one that shows the runs too: told of each drawing."""
+
+    def follow(self) -> None:
+        """Something may have changed."""
+        raise NotImplementedError
+
+
 class HelpScreen(ModalScreen[None]):
     """The keys, and what the glyphs mean; arrows scroll, any other key closes it."""
 
@@ -34,9 +49,11 @@ class HelpScreen(ModalScreen[None]):
         **{"up": -1, "k": -1, "pageup": -10, "home": -1000},
     }
 
-    def __init__(self, *, is_ascii: bool) -> None:
+    def __init__(self, *, is_ascii: bool, more: Sequence[str] = ()) -> None:
+        """Take what is shown before the keys of every screen."""
         super().__init__(classes="ascii" if is_ascii else "")
         self._is_ascii = is_ascii
+        self._more = more
         self._has_left = False
 
     def compose(self) -> ComposeResult:
@@ -45,6 +62,7 @@ class HelpScreen(ModalScreen[None]):
         lines = [
             "Arrows scroll, any other key closes this.",
             "",
+            *self._more,
             *help_lines(ascii=self._is_ascii),
             "",
             "Under the chart:",

@@ -43,7 +43,7 @@ def read_plain(data: bytes, separator: str, width: int) -> Table | None:
     Returns:
         The table; None if anything in the chunk is not provably regular.
     """
-    end = _line_end(data, separator, width, _PLAIN)
+    end, _ = _lines(data, separator, width, _PLAIN)
     if not end:
         return None
     cells = data[: -len(end)].decode("ascii").replace(end, separator).split(separator)
@@ -61,7 +61,8 @@ def read_plain(data: bytes, separator: str, width: int) -> Table | None:
 
 def read_regular(data: bytes, separator: str, width: int) -> Table | None:
     """The same for large chunks, through polars; cells may also be NA, nan and inf."""
-    if not _line_end(data, separator, width, _REGULAR):
+    end, rows = _lines(data, separator, width, _REGULAR)
+    if not end:
         return None
     import polars as pl
 
@@ -79,7 +80,7 @@ def read_regular(data: bytes, separator: str, width: int) -> Table | None:
     except pl.exceptions.PolarsError:
         return None
     epochs = table["0"]
-    if table.height != data.count(b"\n") or epochs.null_count():
+    if table.height != rows or epochs.null_count():
         return None
     if not 0 <= cast("int", epochs.min()) <= cast("int", epochs.max()) <= EPOCH_MAX:
         return None
@@ -90,8 +91,8 @@ def read_regular(data: bytes, separator: str, width: int) -> Table | None:
     return to_array("q", epochs), columns
 
 
-def _line_end(data: bytes, separator: str, width: int, allowed: bytes) -> str:
-    """How every line of a regular chunk ends; empty if it is not regular.
+def _lines(data: bytes, separator: str, width: int, allowed: bytes) -> tuple[str, int]:
+    """How every line of a regular chunk ends, and how many there are; empty if it is not regular.
 
     What is left without the bytes of numbers must be one line's separators and its end, again and again.
     """
@@ -100,8 +101,8 @@ def _line_end(data: bytes, separator: str, width: int, allowed: bytes) -> str:
     line = (separator * (width - 1) + end).encode()
     rows, rest = divmod(len(frame), len(line))
     if width < 2 or not rows or rest or frame != line * rows:
-        return ""
+        return "", 0
     half = LINE_MAX // 2
     if len(data) > half and any(data.find(b"\n", at, at + half) < 0 for at in range(0, len(data), half)):
-        return ""
-    return end
+        return "", 0
+    return end, rows

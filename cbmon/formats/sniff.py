@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Protocol, assert_never
 
-from cbmon.events import Event
+from cbmon.events import Event, Malformed
 from cbmon.formats.csvlog import SEPARATORS, CsvDecoder, Header, is_row, parse_header
 from cbmon.formats.history import HistoryDecoder
 from cbmon.formats.record import RecordDecoder
@@ -57,13 +57,47 @@ def decoder(format: Format) -> Decoder:
     """A fresh decoder for a file of this format."""
     match format:
         case Format.KERAS_CSV | Format.CBMON_CSV:
-            return CsvDecoder()
+            return _AfterNuls(CsvDecoder())
         case Format.RECORD:
-            return RecordDecoder()
+            return _AfterNuls(RecordDecoder())
         case Format.HISTORY:
-            return HistoryDecoder()
+            return _AfterNuls(HistoryDecoder())
         case _:
             assert_never(format)
+
+
+class _AfterNuls:
+    """Passes over the NUL bytes that a file begins with.
+
+    A log that somebody empties under its writer (`> training.log`) goes on where the writer was, behind a hole
+    that reads as NULs.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._nuls = 0
+        self._has_begun = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes of the file, give the events that they complete."""
+        if self._has_begun:
+            return self._decoder.feed(data)
+        rest = data.lstrip(b"\0")
+        self._nuls += len(data) - len(rest)
+        if not rest:
+            return []
+        self._has_begun = True
+        events = self._decoder.feed(rest)
+        return (
+            [Malformed(reason=f"{_HOLE.format(self._nuls)}: passed over"), *events] if self._nuls else events
+        )
+
+    def finish(self) -> list[Event]:
+        """The file ends here: name what was waiting for more."""
+        return self._decoder.finish()
+
+
+_HOLE = "begins with {:,} NUL bytes, as a file does that is emptied while it is written"
 
 
 def has_log_name(path: PurePath) -> bool:
@@ -74,8 +108,12 @@ def has_log_name(path: PurePath) -> bool:
 def sniff(head: bytes, path: PurePath) -> Format | Refused:
     """Decide from the first `SNIFF_BYTES` bytes of a file and its name.
 
-    An empty file is a log that has not begun, if it is called like one.
+    An empty file is a log that has not begun, if it is called like one. Of a file that begins with NUL bytes
+    those behind them decide; `head` may begin with any number of them.
     """
+    begun = head.lstrip(b"\0")
+    if len(begun) < len(head):
+        return _sniff_behind_nuls(begun, path)
     if not head.strip():
         if path.suffix.casefold() == ".jsonl":
             return Format.RECORD
@@ -88,6 +126,21 @@ def sniff(head: bytes, path: PurePath) -> Format | Refused:
     if start.startswith((b"{", b"[")):
         return _sniff_json(start)
     return _sniff_rows(head, path)
+
+
+def _sniff_behind_nuls(head: bytes, path: PurePath) -> Format | Refused:
+    """A log that was emptied under its writer, or a binary file."""
+    binary = Refused("a binary file", looks_like_log=has_log_name(path))
+    if b"\0" in head or not head.strip():
+        return binary
+    found = sniff(head, path)
+    if isinstance(found, Refused) and is_row(head.split(b"\n")[0].decode("utf-8", "replace").strip()):
+        return Refused(
+            "its header is gone: it was emptied while it was written (NUL bytes, then rows). To read the rows:"
+            " (echo epoch,loss,val_loss; tr -d '\\0' < FILE) > NEW",
+            looks_like_log=True,
+        )
+    return found if isinstance(found, Format) else binary
 
 
 def _sniff_json(start: bytes) -> Format | Refused:
