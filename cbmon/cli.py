@@ -5,12 +5,14 @@ Each command imports its layer inside, so that `cbmon show` loads no screen. std
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, Any
 
@@ -19,6 +21,9 @@ import click
 from cbmon import __version__
 from cbmon.errors import BadCall, CbmonError, ExitCode, NoRunsFound
 from cbmon.units import plural, printable
+
+EPOCHS_MAX = 2**53
+"""Of a plan: what a record may hold."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,7 +43,10 @@ def commands() -> None:
     "--poll", is_flag=True, help="Look every 2 s instead of trusting file system notices (NFS, FUSE)."
 )
 @click.option(
-    "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
+    "--epochs",
+    type=click.IntRange(1, EPOCHS_MAX),
+    metavar="N",
+    help="Planned epochs, for logs that cannot tell.",
 )
 @click.option(
     "--policy",
@@ -63,7 +71,9 @@ def watch(
     from cbmon.sources import Follower
 
     paths = paths or (".",)
-    _require_paths(paths)
+    if math.isnan(max_fps):  # click lets it pass between any bounds
+        raise BadCall("--max-fps nan: give a number from 0.1 to 60")
+    _require_paths(paths, waits=not (once or plain) and _has_screen())
     make_policies = _policies(policies)
     if once:
         return _print_frame(paths, epochs, make_policies(), is_ascii or not _speaks_utf8(sys.stdout))
@@ -92,6 +102,8 @@ def _policies(texts: Sequence[str]) -> Callable[[], Sequence[Any]]:
         return [Shadow(call, profile) for call in calls]
 
     make()
+    for note in dict.fromkeys(note for call in calls for note in call.notes):
+        _complain(note)
     return make
 
 
@@ -105,7 +117,10 @@ def _policies(texts: Sequence[str]) -> Callable[[], Sequence[Any]]:
     "--skipped", "list_skipped", is_flag=True, help="List the files that are no training logs, and why."
 )
 @click.option(
-    "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
+    "--epochs",
+    type=click.IntRange(1, EPOCHS_MAX),
+    metavar="N",
+    help="Planned epochs, for logs that cannot tell.",
 )
 def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool, epochs: int | None) -> int:
     """Tell the state of every run once: a table, or JSON for scripts."""
@@ -150,16 +165,45 @@ def show(paths: tuple[str, ...], as_json: bool, check: bool, list_skipped: bool,
     "--steps-per-epoch",
     type=click.IntRange(1),
     metavar="N",
-    help="Batches an epoch, for an integer save_freq.",
+    help="Batches an epoch, for an integer save_freq and for optimizers' schedules.",
 )
 @click.option(
     "--keras",
     "version",
     metavar="VERSION",
-    help="3.15 ... 3.0, 2 (tf_keras), 2.15, 2.12; default: the installed one.",
+    help="3.15 ... 3.0, 2 or tf_keras, 2.15, 2.12; default: the installed one.",
 )
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the N-th attempt of each log.")
+@click.option(
+    "--engine",
+    type=click.Choice(["cbmon", "keras", "both"]),
+    default="cbmon",
+    help="Who decides: cbmon's own copy (the default), the installed Keras, which can also run callbacks of your "
+    "own (package.module:Class(...)), or both, compared: exit code 1 if they differ.",
+)
+@click.option(
+    "--explain",
+    type=click.IntRange(1),
+    metavar="EPOCH",
+    help="Why each callback did what it did there, and what would have changed it.",
+)
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    help="Also write a report as one file, which opens offline; an older report is replaced.",
+)
+@click.option(
+    "--write",
+    "target",
+    metavar="FILE",
+    help="Write the log that the list's CSVLogger would have written; FILE must be new.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", help="Planned epochs, for logs that cannot tell."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--play", "plays", is_flag=True, help="Play one log on the screen, as if it were trained now.")
 def replay(
     logs: tuple[str, ...],
     calls: tuple[str, ...],
@@ -168,17 +212,24 @@ def replay(
     steps_per_epoch: int | None,
     version: str | None,
     attempt: int | None,
+    engine: str,
+    target: str | None,
+    epochs: int | None,
+    explain: int | None,
+    page: str | None,
     as_json: bool,
+    plays: bool,
 ) -> int:
     """Tell what Keras callbacks would have decided on recorded logs, epoch by epoch.
 
     CALL is what stands in the training script, such as 'EarlyStopping(patience=5)'. It is read, never run; only
-    'module:function' as a schedule is imported, with your rights.
+    'module:function' as a schedule is imported, with your rights, and with --engine keras or both callbacks of your
+    own, 'package.module:Class(...)'. There stock callbacks write nothing outside a temporary folder.
     """
     from cbmon.profiles import find_profile
     from cbmon.replay.calls import parse_calls, parse_variant
+    from cbmon.replay.cases import Case
     from cbmon.replay.engine import replay as replay_attempt
-    from cbmon.replay.report import report
     from cbmon.replay.results import document
     from cbmon.views import warning_lines
 
@@ -187,15 +238,26 @@ def replay(
     for number, text in enumerate(variants, len(lists) + 1):
         name, members = parse_variant(text, profile)
         lists.append((name or str(number), members))
+    if plays:
+        if as_json or page is not None or explain:
+            raise BadCall("--play shows a log on the screen; give --json, --html and --explain without it")
+        return _play(logs, [call for _, members in lists for call in members], profile, attempt)
     if not lists:
         raise BadCall("nothing to replay: give a callback, such as -c 'EarlyStopping(patience=5)'")
     if note:
         _complain(note)
-    if learning_rate is not None and not math.isfinite(learning_rate):
-        raise BadCall(f"--learning-rate {learning_rate}: give a finite number, such as 1e-3")
+    _require_rate(learning_rate)
+    if explain and as_json:
+        raise BadCall("--explain tells people why; scripts find every decision in --json alone")
+    if page is not None:
+        _require_page(page)
+    if target is not None:
+        _require_new_log(target, [members for _, members in lists])
+    if engine != "cbmon":
+        _require_keras(profile, explains=explain is not None, writes=target is not None)
     runs, skipped = _load(logs)
     _tell_skipped(logs, runs, skipped)
-    results = []
+    results, cases = [], []
     is_refused = False
     for log, run in runs:
         recorded = [
@@ -211,13 +273,34 @@ def replay(
             for name, members in lists:
                 result = replay_attempt(
                     each, members, profile, log=str(log.path), attempt=number, variant=name,
-                    learning_rate=learning_rate, steps_per_epoch=steps_per_epoch,
+                    learning_rate=learning_rate, steps_per_epoch=steps_per_epoch, planned=epochs,
                 )  # fmt: skip
                 results.append(replace(result, warnings=(*warning_lines(run), *result.warnings)))
+                cases.append(
+                    Case(
+                        recording=each, calls=tuple(members), profile=profile,
+                        learning_rate=learning_rate, steps_per_epoch=steps_per_epoch, planned=epochs,
+                    )
+                )  # fmt: skip
+    differences: list[list[str] | None] = []
+    if engine != "cbmon":
+        texts = [(calls, False)] * bool(calls) + [((text,), True) for text in variants]
+        results, differences = _ask_keras(engine, results, cases, texts, profile, epochs)
     if as_json:
-        click.echo(json.dumps(document(results, profile), indent=2, allow_nan=False))
+        told_json = document(results, profile)
+        for each_json, found in zip(told_json["results"], differences, strict=False):
+            each_json["differences"] = found
+        click.echo(json.dumps(told_json, indent=2, allow_nan=False))
+    elif explain and results:
+        is_refused = not _explain(results, cases, explain - 1) or is_refused
     elif results:
-        click.echo("\n".join(report(results, profile)))
+        _report(results, profile, cases)
+    if page is not None and results:
+        from cbmon.replay.replay_page import replay_page
+
+        _write_page(page, replay_page(results, cases, profile))
+    if target is not None and runs:
+        is_refused = not _write_log(target, results) or is_refused
     told = set()
     for result in results:
         for words in ([result.error] if result.error else []) + list(result.warnings):
@@ -226,7 +309,208 @@ def replay(
                 _complain(f"{result.log}: {words}")
     if not runs:
         return ExitCode.NO_DATA
+    if engine == "both" and _tell_differences(results, differences):
+        return ExitCode.UNHEALTHY
     return ExitCode.USAGE if is_refused or any(result.error for result in results) else ExitCode.OK
+
+
+def _require_keras(profile: Any, *, explains: bool, writes: bool) -> None:
+    """Refuse before any log is read what only our own engine can tell, and a Keras that is not installed."""
+    from cbmon.replay.keras_engine import find_keras
+
+    if explains or writes:
+        flag = "--explain" if explains else "--write"
+        raise BadCall(f"{flag} tells what cbmon's own engine does: leave out --engine")
+    find_keras(profile)
+
+
+def _ask_keras(
+    engine: str,
+    ours: Sequence[Any],
+    cases: Sequence[Any],
+    texts: Sequence[tuple[Sequence[str], bool]],
+    profile: Any,
+    planned: int | None,
+) -> tuple[list[Any], list[list[str] | None]]:
+    """The results to tell, and of `both` their differences: None where only Keras has an answer.
+
+    Args:
+        engine: "keras" or "both".
+        ours: Our own engine's results, all lists of a log together.
+        cases: What each of them was asked.
+        texts: Of each list, what it was read from, and whether that is a `--variant`.
+        profile: Which Keras.
+        planned: Epochs of the recorded trainings.
+    """
+    from cbmon.replay.keras_engine import Task, Written, differences, replay_with_keras
+
+    if not ours:
+        return [], []
+    tasks = [
+        Task(
+            ours=result,
+            written=Written(
+                calls=case.calls, texts=texts[i % len(texts)][0], is_variant=texts[i % len(texts)][1]
+            ),
+            planned=planned,
+        )
+        for i, (result, case) in enumerate(zip(ours, cases, strict=True))
+    ]
+    rate, steps = cases[0].learning_rate, cases[0].steps_per_epoch
+    theirs = replay_with_keras(tasks, profile, learning_rate=rate, steps_per_epoch=steps)
+    if engine == "keras":
+        return theirs, []
+    pairs = list(zip(tasks, ours, theirs, strict=True))
+    return (
+        [other if task.written.foreign else one for task, one, other in pairs],
+        [None if task.written.foreign else differences(one, other) for task, one, other in pairs],
+    )
+
+
+def _tell_differences(results: Sequence[Any], differences: Sequence[list[str] | None]) -> bool:
+    """One line a difference, or one line that there is none; whether there is any."""
+    found = False
+    for result, lines in zip(results, differences, strict=True):
+        where = f"{result.log}: attempt {result.attempt}, variant {result.variant}"
+        if lines is None:
+            _complain(f"{where}: not compared, for only Keras can run code of your own")
+        for line in lines or ():
+            found = True
+            _complain(f"{where}: {line}")
+    compared = sum(lines is not None for lines in differences)
+    if not found and compared:
+        _complain(f"no difference between cbmon and Keras in {plural(compared, 'replay')}")
+    return found
+
+
+@commands.command()
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@click.option(
+    "-c",
+    "--callback",
+    "calls",
+    multiple=True,
+    required=True,
+    metavar="CALL",
+    help="A callback with grids for arguments: 'EarlyStopping(patience=range(1, 31))'.",
+)
+@click.option(
+    "--tolerance", default="1%", metavar="X", help="How much worse than its best a run may end: 1% or 0.002."
+)
+@click.option(
+    "--may-harm", "allowed", type=click.IntRange(0), default=0, metavar="N",
+    help="Runs that the recommended policy may harm (0).",
+)  # fmt: skip
+@click.option(
+    "--learning-rate", type=float, metavar="X", help="The first learning rate, where the logs have none."
+)
+@click.option(
+    "--keras",
+    "version",
+    metavar="VERSION",
+    help="3.15 ... 3.0, 2 (tf_keras), 2.15, 2.12; default: the installed one.",
+)
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the N-th attempt of each log.")
+@click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes (1).")
+@click.option("--parts", metavar="FOLDER", help="Also write every cell there: Parquet, one file a block.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--cells", is_flag=True, help="With --json: where each policy stops each run.")
+@click.option("--html", metavar="FILE", help="Also a report of one file, which opens offline.")
+def sweep(
+    logs: tuple[str, ...],
+    calls: tuple[str, ...],
+    tolerance: str,
+    allowed: int,
+    learning_rate: float | None,
+    version: str | None,
+    attempt: int | None,
+    workers: int,
+    parts: str | None,
+    as_json: bool,
+    cells: bool,
+    html: str | None,
+) -> int:
+    """Judge every policy of a grid on recorded logs: epochs saved, regret, which patience each run needed.
+
+    In CALL an argument may be a grid: grid(0, 1e-4), range(1, 31), linspace(0, 1, 5), logspace(-5, -2, 4). Ctrl-C
+    ends it early and keeps what is done.
+    """
+    from pathlib import Path
+
+    from cbmon.profiles import find_profile
+    from cbmon.replay.ranking import parse_tolerance, rank
+    from cbmon.replay.sweep_report import document, report
+    from cbmon.replay.sweeping import sources_of
+    from cbmon.replay.sweeping import sweep as sweep_sources
+    from cbmon.views import ascii_only
+
+    profile, note = find_profile(version)
+    within = parse_tolerance(tolerance)
+    if html:
+        _require_page(html)
+    if note:
+        _complain(note)
+    _require_rate(learning_rate)
+    runs, skipped = _load(logs)
+    _tell_skipped(logs, runs, skipped)
+    if not runs:
+        return ExitCode.NO_DATA
+    sources = [
+        source
+        for log, run in runs
+        for source in sources_of(str(log.path), str(log.path.parent), run.attempts)
+        if attempt in (None, source.attempt)
+    ]
+    if not sources:
+        _complain(f"no epochs to judge{'' if attempt is None else f' in attempt {attempt}'}")
+        return ExitCode.NO_DATA
+    with _progress(len(sources)) as progress:
+        found = sweep_sources(
+            sources, "; ".join(calls), profile, tolerance=within.amount if within.is_share else 0.0,
+            learning_rate=learning_rate, workers=workers, parts=Path(parts) if parts else None, progress=progress,
+        )  # fmt: skip
+    ranking = rank(found, sources, tolerance=within, allowed=allowed)
+    if as_json:
+        click.echo(json.dumps(document(ranking, with_cells=cells), allow_nan=False))
+    else:
+        is_narrow = not _speaks_utf8(sys.stdout)
+        lines = report(ranking, ascii=is_narrow)
+        click.echo("\n".join(map(ascii_only, lines) if is_narrow else lines))
+    if html:
+        from cbmon.replay.sweep_page import sweep_page
+
+        _write_page(html, sweep_page(ranking))
+    for warning in found.warnings:
+        _complain(warning)
+    for run in found.runs:
+        if run.error:
+            _complain(f"{run.log}: {run.error}")
+    if found.is_partial:
+        _complain(f"interrupted: {found.done:,} of {found.total:,} runs judged")
+        return ExitCode.INTERRUPTED
+    return ExitCode.USAGE if found.runs and all(run.error for run in found.runs) else ExitCode.OK
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while somebody looks; it comes only after half a second."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    began, width = time.monotonic(), 0
+
+    def show(done: int, asked: int) -> None:
+        nonlocal width
+        if time.monotonic() - began > 0.5:
+            words = f"\r{done:,} of {plural(asked, 'run')}"
+            width = max(width, len(words))
+            click.echo(words, err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        if width:
+            click.echo("\r" + " " * width + "\r", err=True, nl=False)
 
 
 @commands.command()
@@ -239,13 +523,14 @@ def doctor(paths: tuple[str, ...], is_ascii: bool) -> int:
     """
     import shutil
 
+    _refuse_empty(paths)
     from cbmon import doctor as doctors
     from cbmon.mounts import read_mounts
     from cbmon.views import ascii_only
 
     size = shutil.get_terminal_size((80, 24))
     terminal = doctors.Terminal(
-        is_tty=sys.stdin.isatty() and sys.stdout.isatty(),
+        is_tty=bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()),
         encoding=getattr(sys.__stderr__, "encoding", None) or "",  # Textual draws there
         size=(size.columns, size.lines),
         environment=os.environ,
@@ -310,6 +595,53 @@ def demo(folder: str | None, plain: bool, is_ascii: bool) -> int:
     return ExitCode.OK
 
 
+def _require_new_log(path: str, lists: Sequence[Sequence[Any]]) -> None:
+    """`--write` makes one new file, of one CSVLogger."""
+    from cbmon.replay.observers import CSVLogger
+
+    if len(lists) > 1 or sum(call.policy is CSVLogger for call in lists[0]) != 1:
+        raise BadCall(
+            "--write is for one list with one CSVLogger: -c 'EarlyStopping()' -c 'CSVLogger(\"log.csv\")'"
+        )
+    if os.path.lexists(path):
+        raise BadCall(f"--write {path}: it exists already, and nothing is overwritten. Name a new file")
+
+
+def _write_log(path: str, results: Sequence[Any]) -> bool:
+    """Write what the one CSVLogger of the one result would have; whether it could be."""
+    from cbmon.replay.observers import CSVLogger
+    from cbmon.replay.written import csv_log
+
+    if len(results) != 1:
+        _complain(
+            f"--write {path}: not written, it is for one log and one attempt, not {len(results)} "
+            "(--attempt N picks one)"
+        )
+        return False
+    made = results[0].decisions
+    if made is None:
+        return False
+    member = next((each for each in made.members if isinstance(each.policy, CSVLogger) and each.course), None)
+    if member is None:
+        _complain(f"--write {path}: not written, it is for --engine cbmon")
+        return False
+    try:
+        data = csv_log(member.policy, member.course)
+        with open(path, "xb") as file:  # x: it must be new, also against somebody who is faster
+            file.write(data)
+    except (CbmonError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        _complain(f"--write {path}: not written, {reason}")
+        return False
+    _complain(f"{path}: written, {plural(len(member.course.rows), 'row')}")
+    return True
+
+
+def _require_rate(learning_rate: float | None) -> None:
+    if learning_rate is not None and not math.isfinite(learning_rate):
+        raise BadCall(f"--learning-rate {learning_rate}: give a finite number, such as 1e-3")
+
+
 WARNINGS_SHOWN = 5
 """Warnings of one log told on stderr: enough to see what is wrong, few enough to keep the table in sight."""
 
@@ -318,7 +650,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. The console script's entry point."""
     try:
         result = commands.main(arguments, prog_name="cbmon", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed by who called us
+            sys.stdout.flush()
         return int(result or 0)
     except CbmonError as error:
         _complain(str(error))
@@ -334,9 +667,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough (`| head`): nothing to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return ExitCode.OK
-    except Exception:  # noqa: BLE001  # the last border: whatever else escapes is a bug of ours, and said so
+    except Exception as error:  # noqa: BLE001  # the last border: what else escapes is a bug of ours, and said so
+        if isinstance(error, OSError) and (fault := _fault_of_the_place(error)):
+            _complain(fault)
+            return ExitCode.USAGE
         import traceback
 
         traceback.print_exc()
@@ -344,11 +680,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.BUG
 
 
+def _fault_of_the_place(error: OSError) -> str:
+    """What is wrong with where the output goes, or where we stand; empty if neither explains the error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+        _drop_output()
+        return f"cannot write the output: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "the current folder is gone (deleted, or made again): cd into one that is there"
+    return ""
+
+
+def _drop_output() -> None:
+    """Let what is still to be flushed at exit go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _has_screen() -> bool:
     """Whether there is a terminal that can show more than lines."""
     return (
-        sys.stdin.isatty()
-        and sys.stdout.isatty()
+        bool(sys.stdin and sys.stdin.isatty())
+        and bool(sys.stdout and sys.stdout.isatty())
         and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     )
 
@@ -380,24 +734,42 @@ def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, 
     return app.return_code or ExitCode.OK
 
 
+def _play(paths: Sequence[str], calls: Sequence[Any], profile: Any, attempt: int | None) -> int:
+    """`replay --play`: one log on the screen of `watch`."""
+    from cbmon.sources import find, read_whole, words
+
+    _refuse_empty(paths)
+    finding = find(paths)
+    _tell_skipped(paths, finding.logs, finding.skipped)
+    if not finding.logs:
+        return ExitCode.NO_DATA
+    if len(finding.logs) > 1:
+        names = ", ".join(str(log.path) for log in finding.logs[:3])
+        raise BadCall(f"--play plays one log, here are {len(finding.logs)}: {names} …")
+    if not _has_screen():
+        raise CbmonError("--play needs a terminal; without --play the same is told in lines")
+    import gc
+
+    gc.disable()  # as in `watch`
+    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+    from cbmon.tui.playback import play
+
+    (log,) = finding.logs
+    try:
+        events = list(read_whole(log, time.time()))
+    except OSError as error:
+        raise NoRunsFound(f"{log.path}: {words(error)}") from None
+    app = play(log, events, calls, profile, attempt=attempt, is_ascii=not _speaks_utf8(sys.__stderr__))
+    app.run()
+    return app.return_code or ExitCode.OK
+
+
 def _load(paths: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Every log under the paths folded into a run, and what was skipped."""
-    from cbmon.run import Run, fold
-    from cbmon.sources import Skipped, find, read_whole, words
+    from cbmon.sources import load
 
-    finding = find(paths)
-    now = time.time()
-    runs = []
-    for log in finding.logs:
-        run = Run()
-        try:
-            for event in read_whole(log, now):
-                fold(run, event)
-        except OSError as error:
-            finding.skipped.append(Skipped(log.path, words(error)))
-        else:
-            runs.append((log, run))
-    return runs, finding.skipped
+    _refuse_empty(paths)
+    return load(paths)
 
 
 def _print_frame(paths: Sequence[str], planned: int | None, shadows: Sequence[Any], is_ascii: bool) -> int:
@@ -437,16 +809,31 @@ def _print_frame(paths: Sequence[str], planned: int | None, shadows: Sequence[An
     return ExitCode.OK
 
 
-def _require_paths(paths: Sequence[str]) -> None:
-    """Refuse a path that is not there: waiting for it for ever would look like an empty folder."""
+def _require_paths(paths: Sequence[str], *, waits: bool) -> None:
+    """Refuse a path that is not there, unless it may come and the screen says that it is waited for.
+
+    A script gets its exit code; and where not even the folder above is there, it is a typo.
+    """
     import glob
 
+    _refuse_empty(paths)
     for path in paths:
         if path.startswith("unix://"):
             raise NoRunsFound(f"{path}: sockets are not watched yet, name the record's file or folder")
         full = os.path.expanduser(path)
-        if not os.path.lexists(full) and not glob.glob(full, recursive=True):
+        if os.path.lexists(full) or glob.glob(full, recursive=True):
+            continue
+        above = os.path.dirname(os.path.abspath(full))
+        while glob.has_magic(above):
+            above = os.path.dirname(above)
+        if not waits or not os.path.isdir(above):
             raise NoRunsFound(f"{path}: no such file or directory")
+
+
+def _refuse_empty(paths: Sequence[str]) -> None:
+    """An empty PATH is an unset variable of a shell; it does not mean the current folder."""
+    if "" in paths:
+        raise BadCall("an empty PATH (an unset variable?): write . for the current folder")
 
 
 def _tell_skipped(
@@ -470,6 +857,91 @@ def _say_line(line: str) -> None:
 
 def _complain(words: str) -> None:
     click.echo(f"cbmon: {printable(words, limit=1000)}", err=True)
+
+
+def _page_shape() -> Any:
+    """How wide stdout is, and whether it takes colours and more than ASCII."""
+    import shutil
+
+    from cbmon.replay.report import WIDTH, Page
+
+    is_terminal = sys.stdout.isatty()
+    return Page(
+        width=max(20, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)),
+        ascii=not _speaks_utf8(sys.stdout),
+        colours=is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+    )
+
+
+def _say_lines(lines: Sequence[str]) -> None:
+    from cbmon.views import ascii_only
+
+    is_narrow = not _speaks_utf8(sys.stdout)
+    said = [ascii_only(line.replace("×", "x")) if is_narrow else line for line in lines]
+    click.echo("\n".join(said), color=True)
+
+
+def _report(results: Sequence[Any], profile: Any, cases: Sequence[Any]) -> None:
+    """The answer of `replay` for people."""
+    from cbmon.replay.report import report
+
+    _say_lines(report(results, profile, cases, _page_shape()))
+
+
+def _require_page(path: str) -> None:
+    """Refuse before any work what the report could not be written to, and never overwrite what is none."""
+    from cbmon.replay.webpage import MARKER
+
+    above = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(above):
+        raise BadCall(f"--html {path}: there is no folder {above}")
+    try:
+        with open(path, "rb") as file:
+            is_ours = file.read(len(MARKER)) == MARKER.encode()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadCall(f"--html {path}: {error.strerror}") from None
+    if not is_ours:
+        raise BadCall(f"--html {path}: this file is no report of cbmon and is not overwritten. Name another")
+
+
+def _write_page(path: str, text: str) -> None:
+    """The whole file or none: who has the old report open, or a full disk, sees no half of a new one."""
+    import tempfile
+
+    handle, name = tempfile.mkstemp(
+        prefix=".cbmon-", suffix=".html", dir=os.path.dirname(os.path.abspath(path))
+    )
+    try:
+        with open(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except OSError as error:
+        os.unlink(name)
+        raise CbmonError(f"--html {path}: {error.strerror}") from None
+    _complain(f"report written to {path}")
+
+
+def _explain(results: Sequence[Any], cases: Sequence[Any], epoch: int) -> bool:
+    """`replay --explain`; whether every log has that epoch."""
+    from cbmon.replay.explain import row_of
+    from cbmon.replay.report import explanation
+
+    width, has_all = _page_shape().width, True
+    for result, case in zip(results, cases, strict=True):
+        row = row_of(case, epoch)
+        if row is None:
+            epochs = case.recording.epochs
+            which = f"it has epochs {epochs[0] + 1} to {epochs[-1] + 1}" if epochs else "it has none"
+            _complain(f"{result.log}: no epoch {epoch + 1} in this log; {which}")
+            has_all = False
+            continue
+        _say_lines(explanation(result, case, row, width))
+    return has_all
 
 
 def _speaks_utf8(stream: IO[str] | None) -> bool:

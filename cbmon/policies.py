@@ -53,7 +53,11 @@ def _improves(value: float, best: float | None, mode: str, min_delta: float, in_
         return True
     shifted = value - abs(min_delta) if mode == "max" else value + abs(min_delta)
     if in_float32:
+        if isinstance(best, int) and not -(2**63) <= best < 2**63:  # a baseline; values are floats
+            raise KerasRefuses("ValueError", f"cannot compare {best}: out of range for a 64-bit integer")
         shifted, best = _compared(shifted), _compared(best)
+    else:
+        best = float(best)  # as NumPy does, which has no larger numbers
     return shifted > best if mode == "max" else shifted < best
 
 
@@ -131,9 +135,9 @@ def resolve(policy: AnyMonitor, profile: Profile, columns: Collection[str]) -> A
 
 
 def _require_monitor(policy: Monitor) -> None:
-    for name in ("monitor", "mode"):
-        if not isinstance(getattr(policy, name), str):
-            raise KerasRefuses("TypeError", f"{type(policy).__name__}: {name} is not a string")
+    """Refuse what is no name; a `mode` that is none is only unknown, as any other."""
+    if not isinstance(policy.monitor, str):
+        raise KerasRefuses("TypeError", f"{type(policy).__name__}: monitor is not a string")
 
 
 # --- EarlyStopping ---------------------------------------------------------------------------------------
@@ -508,6 +512,8 @@ class ModelCheckpoint:
             return state, True
         if value is None:
             return state, profile.saves_when_absent
+        if state.best is not None:
+            float(state.best)  # Keras writes it into a message before it compares: OverflowError
         if not _improves(value, state.best, self.mode, 0.0, profile.shared_monitor):
             return state, False
         return state._replace(best=value, best_epoch=epoch), True

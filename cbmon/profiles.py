@@ -40,6 +40,12 @@ class Profile:
     """ModelCheckpoint takes whole models in `.h5` (Keras 3)."""
     can_raise_on_nan: bool
     """TerminateOnNaN has `raise_error`."""
+    can_double_checkpoint: bool
+    """BackupAndRestore has `double_checkpoint`."""
+    gates_board: bool
+    """TensorBoard with a number for `update_freq` tells only epochs whose count of batches it divides."""
+    pads_csv: bool
+    """CSVLogger doubles every column as `val_…` where the first epoch has none (keras#14049)."""
 
     @property
     def is_keras_3(self) -> bool:
@@ -61,6 +67,9 @@ def _keras_3(minor: int) -> Profile:
         saves_when_absent=minor >= 10,
         saves_h5=minor >= 8,
         can_raise_on_nan=minor >= 13,
+        can_double_checkpoint=minor >= 7,
+        gates_board=minor >= 15,
+        pads_csv=True,
     )
 
 
@@ -78,6 +87,9 @@ def _keras_2(name: str, *, tf_keras: bool = False) -> Profile:
         saves_when_absent=False,
         saves_h5=True,
         can_raise_on_nan=False,
+        can_double_checkpoint=False,
+        gates_board=False,
+        pads_csv=name != "2.12",
     )
 
 
@@ -99,7 +111,7 @@ def find_profile(version: str | None = None) -> tuple[Profile, str | None]:
     """Find the profile of a Keras version.
 
     Args:
-        version: "3.15", "3.15.1", "3", "2.15", "2" (tf_keras); None = the installed one, else the newest.
+        version: "3.15", "3.15.1", "3", "2.15", "2" or "tf_keras"; None = the installed one, else the newest.
 
     Returns:
         The profile, and a note for the user if it is not quite the version asked for.
@@ -114,9 +126,11 @@ def find_profile(version: str | None = None) -> tuple[Profile, str | None]:
             version = metadata.version("keras")
         except metadata.PackageNotFoundError:
             return NEWEST, None
-    match = re.fullmatch(r"(\d+)(?:\.(\d+)(?:\.\w+)*)?", version)
+    if version.replace("-", "_") == "tf_keras":
+        version = "2"
+    match = re.fullmatch(r"(\d{1,9})(?:\.(\d{1,9})(?:\.\w+)*)?", version, re.ASCII)
     if not match or int(match[1]) < 2:
-        raise BadCall(f"--keras {version}: no such version. Known: {', '.join(PROFILES)}")
+        raise BadCall(f"--keras {version}: no such version. Known: {', '.join(PROFILES)}, tf_keras")
     major, minor = int(match[1]), None if match[2] is None else int(match[2])
     if major == 2:
         name = "2" if minor is None or minor >= 16 else "2.15" if minor >= 13 else "2.12"

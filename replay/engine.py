@@ -2,34 +2,42 @@
 
 For each recorded epoch: LearningRateScheduler at its beginning, TerminateOnNaN and batch-wise checkpoints at
 its batches, then every `on_epoch_end` in list order over one shared logs dict, then the look at
-`stop_training`. Reads only the attempt and writes nothing: ModelCheckpoint merely names its files.
+`stop_training`. Reads only the attempt and writes nothing: ModelCheckpoint merely names its files, and what
+the observers would write is kept as words and rows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
-from itertools import pairwise
-from string import Formatter
 from typing import Any
 
 from cbmon.errors import CannotReplay, KerasRefuses, NeedsLearningRate
 from cbmon.policies import (
-    Cut,
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
     Monitor,
-    Policy,
     ReduceLROnPlateau,
     TerminateOnNaN,
-    float32,
     resolve,
 )
 from cbmon.profiles import Profile
-from cbmon.replay.calls import Call
+from cbmon.replay import evidence
+from cbmon.replay.calls import Call, Listed
+from cbmon.replay.checkpoints import fields_of, format_path
+from cbmon.replay.decays import Decay
+from cbmon.replay.observers import (
+    BaseLogger,
+    CSVLogger,
+    Foreign,
+    Observer,
+    RemoteMonitor,
+    TensorBoard,
+)
+from cbmon.replay.rates import SETS_RATE, Rates
 from cbmon.replay.results import Best, Decisions, Member, Recording, Replay, Stop
-from cbmon.units import display_epoch, plural, printable
+from cbmon.replay.written import Course, Row, words
+from cbmon.units import display_epoch, plural, printable, short_lr
 
 
 def replay(
@@ -42,6 +50,7 @@ def replay(
     variant: str = "1",
     learning_rate: float | None = None,
     steps_per_epoch: int | None = None,
+    planned: int | None = None,
 ) -> Replay:
     """Drive a list of callbacks over one attempt.
 
@@ -53,18 +62,30 @@ def replay(
         attempt: 1-based number of the attempt in its log.
         variant: What the result calls this list of callbacks.
         learning_rate: The first one, for a log that has none; such a log's own stands otherwise.
-        steps_per_epoch: Batches of an epoch, for an integer `save_freq`.
+        steps_per_epoch: Batches of an epoch, for an integer `save_freq` and a schedule of the optimizer's.
+        planned: Epochs that the recorded run was to have, if known: whether its log was cut short.
 
     Returns:
         The decisions, or what made Keras (or us) refuse: never raises for what a log or a list holds.
     """
     warnings = [note for call in calls for note in call.notes]
     decisions, error = None, None
+    recording, note = evidence.in_effect(recording)
     try:
+        for call in calls:
+            if issubclass(call.policy, Foreign):
+                raise CannotReplay(f"{call.text}: only --engine keras can run it, for it is code of your own")
         driven = [_Driven(call, profile) for call in calls]
         decisions = _Driver(recording, driven, profile, learning_rate, steps_per_epoch, warnings).run()
     except CannotReplay as refusal:
         error = printable(str(refusal), limit=1000)
+    except OverflowError as overflow:  # an int beyond all floats, in the arithmetic that Keras does with it
+        error = printable(str(KerasRefuses("OverflowError", str(overflow))), limit=1000)
+    is_sure = note != evidence.DOUBT
+    if decisions is not None and note and (is_sure or any(call.policy in SETS_RATE for call in calls)):
+        warnings.insert(0, note)  # a doubt is told only where something hangs on it
+    if decisions is not None and (censored := _censored(decisions, recording, planned)):
+        warnings.append(censored)
     return Replay(
         log=printable(log, limit=4096),
         attempt=attempt,
@@ -76,6 +97,25 @@ def replay(
         warnings=tuple(printable(warning, limit=1000) for warning in warnings),
     )
 
+
+def _censored(made: Decisions, recording: Recording, planned: int | None) -> str | None:
+    """A policy that did not fire says little where the recorded run itself was cut short."""
+    waiting = [
+        type(member.policy).__name__
+        for member in made.members
+        if isinstance(member.policy, EarlyStopping | ReduceLROnPlateau)
+        and member.best is not None
+        and not member.cuts
+    ]
+    if made.stopped is not None or not waiting:
+        return None
+    reason = evidence.cut_short(recording, planned)
+    recorded = plural(len(recording.epochs), "epoch")
+    return reason and f"{', '.join(dict.fromkeys(waiting))}: not within {recorded}; {reason}"
+
+
+SAVES_MAX = 1_000_000
+"""Checkpoints of one replay; nobody has the disk for more, and a mistyped number must not fill the memory."""
 
 _Logs = dict[str, float | None]
 """Values of an epoch; None = the learning rate, which is there but unknown. An absent metric is no key."""
@@ -91,6 +131,8 @@ class _Driven:
         self.is_resolved = False
         self.absent = 0
         """Times the monitored metric was asked for and absent."""
+        self.rows: list[Row] = []
+        """Logs as an observer saw them, one an epoch."""
         self.stopped_epoch: int | None = None
         self.cuts: list[tuple[int, float]] = []
         self.saved_epochs: list[int] = []
@@ -120,23 +162,10 @@ class _Driver:
         self.recording, self.driven, self.profile = recording, driven, profile
         self.steps, self.warnings = steps, warnings
         self.metrics = recording.metrics
-        self.recorded = recording.learning_rate
-        self.sets_rate = any(isinstance(d.policy, ReduceLROnPlateau | LearningRateScheduler) for d in driven)
-        if self.recorded is not None:
-            if learning_rate is not None:
-                warnings.append("--learning-rate is not used: this log has its own")
-            rates = (self.recorded[row] for row in range(len(self.recorded)))
-            learning_rate = next((rate for rate in rates if rate is not None), None)
-        self.first_rate = None if learning_rate is None else float32(learning_rate)
-        self.rate = self.first_rate
-        """The optimizer's, None = unknown."""
-        self.relative = 1.0
-        """Product of all cuts."""
-        self.is_changed = False
-        """Whether a callback of the list has changed the rate."""
-        self.first_changed: int | None = None
-        """First epoch trained at another rate than the recorded (without one: than the first) rate."""
-        self.cuts: list[tuple[int, float]] = []
+        self.names = sorted(self.metrics) if profile.is_keras_3 else list(self.metrics)
+        """In the order of the logs that the callbacks get; Keras 2's own order is not in a log."""
+        policies = [each.policy for each in driven]
+        self.rates = Rates(recording, policies, profile, learning_rate, steps, warnings)
         self.checkpoints: list[tuple[int, str]] = []
 
     def run(self) -> Decisions:
@@ -145,14 +174,15 @@ class _Driver:
         rates: list[float | None] = []
         stopped, has_ended = None, True
         for row, epoch in enumerate(self.recording.epochs):
-            logs: _Logs = {n: v for n, column in self.metrics.items() if (v := column[row]) is not None}
-            rate_before = self.rate
+            logs: _Logs = {n: v for n in self.names if (v := self.metrics[n][row]) is not None}
+            rate_before = self.rates.now
             self._begin_epoch(row, epoch)
-            rate = self.rate if self.sets_rate or self.recorded is None else self.recorded[row]
+            rate = self.rates.used(row)
             stoppers, is_raised = self._batches(epoch, logs)
             if is_raised:
-                self.rate, has_ended = rate_before, False
+                self.rates.now, has_ended = rate_before, False
             else:
+                self.rates.end_batches(epoch)
                 stoppers |= {
                     i for i, driven in enumerate(self.driven) if self._end_epoch(driven, epoch, logs)
                 }
@@ -163,23 +193,13 @@ class _Driver:
                 stopped = Stop(
                     epoch=epoch,
                     by=tuple(type(self.driven[i].policy).__name__ for i in sorted(stoppers)),
-                    exact=self.first_changed is None,
+                    exact=self.rates.first_changed is None,
                 )
                 break
         self._warn_of_absence(len(rates))
-        self._warn_of_gaps(len(rates))
+        if gaps := evidence.gaps(self.recording.epochs[: len(rates)]):
+            self.warnings.append(gaps)
         return self._decisions(rates, stopped, has_ended)
-
-    def _warn_of_gaps(self, epochs: int) -> None:
-        """Law 7: Keras saw epochs that the log does not have; what they would have decided is unknown."""
-        numbers = self.recording.epochs[:epochs]
-        gaps = [(one, other) for one, other in pairwise(numbers) if other > one + 1]
-        if gaps:
-            one, other = gaps[0]
-            first, last = display_epoch(one + 1), display_epoch(other - 1)
-            which = f"epoch {first} is" if first == last else f"epochs {first}-{last} are"
-            more = f" (and {plural(len(gaps) - 1, 'more gap')})" if len(gaps) > 1 else ""
-            self.warnings.append(f"{which} not in this log{more}: what Keras saw there is unknown")
 
     def _refuse_text(self) -> None:
         """A column of lists or text has no order; Keras would fail or, worse, save by another rule."""
@@ -194,39 +214,15 @@ class _Driver:
                     f"{driven.call.text}: some cells of {name!r} are lists or text, not numbers"
                 )
 
-    # -- learning rate
-
     def _begin_epoch(self, row: int, epoch: int) -> None:
-        """`on_epoch_begin`, and the note of whether this epoch is trained as it was recorded."""
         for driven in self.driven:
             if isinstance(driven.policy, LearningRateScheduler):
-                self._set_rate(float32(driven.policy.step(epoch, self.rate, self.profile)))
-        if self.first_changed is None and self.sets_rate:
-            expected = self.first_rate
-            if self.recorded is not None:
-                recorded = self.recorded[row]
-                expected = self.rate if recorded is None else float32(recorded)
-            if self.is_changed if expected is None else not _same(expected, self.rate):
-                self.first_changed = epoch
-
-    def _set_rate(self, rate: float | None) -> None:
-        self.is_changed = self.is_changed or rate is None or not _same(rate, self.rate)
-        self.rate = rate
+                self.rates.schedule(driven.policy, epoch, driven.call.text)
+        self.rates.begin_epoch(row, epoch)
 
     def _log_rate(self, logs: _Logs) -> None:
         """What ReduceLROnPlateau and LearningRateScheduler write for the callbacks after them."""
-        logs[self.profile.learning_rate_key] = self.rate
-
-    def _reduce(self, driven: _Driven, epoch: int, cut: Cut) -> None:
-        driven.cuts.append((epoch, cut.factor))
-        self.cuts.append((epoch, cut.factor))
-        before, self.relative = self.relative, self.relative * cut.factor
-        self._set_rate(None if cut.learning_rate is None else float32(cut.learning_rate))
-        if self.rate is None and self.relative < _UNDERFLOW <= before:
-            self.warnings.append(
-                f"after the cut at epoch {display_epoch(epoch)} the learning rate, unknown here, may be 0 in "
-                "float32, and Keras would cut no more. --learning-rate tells"
-            )
+        logs[self.profile.learning_rate_key] = self.rates.now
 
     # -- within an epoch
 
@@ -253,6 +249,11 @@ class _Driver:
                 "does not tell at which batch TerminateOnNaN ended it"
                 for _, driven in savers
             )
+            if self.rates.has_decay:
+                self.warnings.append(
+                    f"the step at which epoch {display_epoch(epoch)} ended is unknown: the schedule's rate after "
+                    "it is that of a whole epoch"
+                )
         else:
             due = [(batch, index) for index, driven in savers for batch in self._due_batches(driven)]
             train: _Logs = {name: value for name, value in logs.items() if not name.startswith("val_")}
@@ -272,6 +273,11 @@ class _Driver:
                 f"save_freq={policy.save_freq} counts batches, and this log does not tell how many an epoch "
                 "has. Give them: --steps-per-epoch 100"
             )
+        due = self.steps // max(1, int(policy.save_freq))  # type: ignore[call-overload]  # no "epoch" here
+        if len(self.checkpoints) + due > SAVES_MAX:
+            raise CannotReplay(
+                f"save_freq={policy.save_freq} in {self.steps:,} steps an epoch: more than {SAVES_MAX:,} saves"
+            )
         if not self.profile.shared_monitor:
             driven.begin(self.profile, self.recording.columns)
         driven.state, batches = policy.due_batches(driven.state or policy.begin(self.profile), self.steps)
@@ -281,11 +287,12 @@ class _Driver:
         """One try of an integer `save_freq`. Its logs are known at the last batch only: the epoch's."""
         policy, is_last = driven.policy, batch + 1 == self.steps
         assert isinstance(policy, ModelCheckpoint)
-        if not is_last and not train.keys().isdisjoint(_fields(policy.filepath)):
+        if not is_last and not train.keys().isdisjoint(fields_of(policy.filepath)):
             raise CannotReplay(
                 f"{driven.call.text}: its path needs a metric within an epoch, which no log has"
             )
-        path = self._path(policy, epoch, train if is_last else {}, batch)
+        logs = train if is_last else {}
+        path = format_path(policy.filepath, epoch, logs, self.recording.not_numbers, batch)
         if self._saves_at_batch(driven, policy, epoch, train, is_last):
             self._save(driven, epoch, path)
 
@@ -326,21 +333,27 @@ class _Driver:
                 seen = logs or {}  # `logs = logs or {}`: into empty logs it writes for itself alone
                 self._log_rate(seen)
                 value = self._monitored(driven, policy.monitor, seen)
-                driven.state, cut = policy.step(driven.state, epoch, value, self.rate, self.profile)
-                if cut:
-                    self._reduce(driven, epoch, cut)
+                driven.state, cut = policy.step(driven.state, epoch, value, self.rates.now, self.profile)
+                if cut and self.rates.reduce(epoch, cut, driven.call.text):
+                    driven.cuts.append((epoch, cut.factor))
             case LearningRateScheduler():
                 self._log_rate(logs or {})
             case ModelCheckpoint() as policy:
                 driven.state, is_due = policy.due_epoch(driven.state)
                 if is_due:
-                    path = self._path(policy, epoch, logs)
+                    path = format_path(policy.filepath, epoch, logs, self.recording.not_numbers)
                     value = self._monitored(driven, policy.monitor, logs) if policy.save_best_only else None
                     driven.state, saves = policy.step(driven.state, epoch, value, self.profile)
                     if saves:
                         self._save(driven, epoch, path)
-            case TerminateOnNaN():
+            case BaseLogger() if not driven.rows:
+                self.warnings.append("BaseLogger: in a fit of TensorFlow 2 it raises KeyError: 'metrics'")
+            case _:
                 pass
+        if isinstance(driven.policy, CSVLogger | RemoteMonitor | TensorBoard):
+            driven.rows.append((epoch, dict(logs)))
+        elif isinstance(driven.policy, Observer):
+            driven.rows.append((epoch, {}))
         return False
 
     def _save(self, driven: _Driven, epoch: int, path: str) -> None:
@@ -355,25 +368,6 @@ class _Driver:
         if value is None:
             raise NeedsLearningRate(f"monitor={name!r}")
         return value
-
-    def _path(self, policy: ModelCheckpoint, epoch: int, logs: _Logs, batch: int | None = None) -> str:
-        """Keras' `_get_file_path`: formatted before it is known whether anything is saved."""
-        template = policy.filepath
-        try:
-            for name in _fields(template):
-                if name in logs and logs[name] is None:
-                    raise NeedsLearningRate(f"the path {template!r}")
-                if name not in logs and name in self.recording.not_numbers:
-                    raise CannotReplay(f"the path {template!r}: some cells of {name!r} are lists or text")
-            if batch is None or "batch" in logs:
-                return template.format(epoch=display_epoch(epoch), **logs)
-            return template.format(epoch=display_epoch(epoch), batch=batch + 1, **logs)
-        except KeyError as error:
-            raise KerasRefuses(
-                "KeyError", f'Failed to format this callback filepath: "{template}". Reason: {error}'
-            ) from None
-        except (IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
-            raise KerasRefuses(type(error).__name__, f"{error} in the path {template!r}") from None
 
     # -- the account
 
@@ -393,31 +387,42 @@ class _Driver:
             self.warnings.append(f"{type(policy).__name__}: {policy.monitor!r} {what}")
 
     def _decisions(self, rates: list[float | None], stopped: Stop | None, has_ended: bool) -> Decisions:
-        next_rate = self.rate
-        if self.recorded is not None and not self.sets_rate:
-            next_rate = next((rate for rate in reversed(rates) if rate is not None), self.first_rate)
-        is_known = next_rate is not None and (self.recorded is not None or None not in rates)
-        members = tuple(self._member(driven, has_ended) for driven in self.driven)
-        exact: bool | None = self.first_changed is None
-        if self.recorded is None:
-            exact = None if self.is_changed else True
+        changes = self.rates
+        next_rate, is_recorded = changes.after(rates), changes.recorded is not None
+        is_known = next_rate is not None and (is_recorded or None not in rates)
+        members = tuple(self._member(driven, has_ended, rates) for driven in self.driven)
+        exact: bool | None = changes.first_changed is None
+        if not is_recorded:
+            exact = None if changes.is_changed else True
         return Decisions(
             epochs_replayed=len(rates),
             stopped=stopped,
             learning_rate=tuple(rates) if is_known else None,
             learning_rate_next=next_rate if is_known else None,
-            cuts=tuple(self.cuts),
+            cuts=tuple(changes.cuts),
             checkpoints=tuple(self.checkpoints),
             best=tuple(member.best for member in members if member.best),
             exact=exact,
-            diverges_at=None if self.recorded is None else self.first_changed,
-            changed_at=self.first_changed,
+            diverges_at=changes.first_changed if is_recorded else None,
+            changed_at=changes.first_changed,
             members=members,
         )
 
-    def _member(self, driven: _Driven, has_ended: bool) -> Member:
+    def _member(self, driven: _Driven, has_ended: bool, rates: Sequence[float | None]) -> Member:
         policy, state = driven.policy, driven.state
-        best, restored = None, None
+        best, restored, course = None, None, None
+        if isinstance(policy, Observer):
+            course = Course(
+                profile=self.profile,
+                rows=tuple(driven.rows),
+                not_numbers=frozenset(self.recording.not_numbers),
+                steps=self.steps,
+                has_ended=has_ended,
+                is_stopped_by_nan=any(
+                    isinstance(each.policy, TerminateOnNaN) and each.stopped_epoch is not None
+                    for each in self.driven
+                ),
+            )
         if isinstance(policy, Monitor) and state is not None:
             if seen := policy.best(state, self.profile):
                 name = type(policy).__name__
@@ -433,22 +438,21 @@ class _Driver:
             stopped_epoch=driven.stopped_epoch,
             cuts=tuple(driven.cuts),
             saved_epochs=tuple(driven.saved_epochs),
+            course=course,
+            words=self._words(policy, course, rates),
         )
 
+    @staticmethod
+    def _words(policy: Listed, course: Course | None, rates: Sequence[float | None]) -> str:
+        if isinstance(policy, Observer) and course is not None:
+            return words(policy, course)
+        if isinstance(policy, Decay) and rates:
+            return f"gives {short_lr(rates[0])} at first, {short_lr(rates[-1])} at last"
+        return ""
 
-_UNDERFLOW = 1e-30
-"""A product of cuts below which no usual learning rate is far from float32's smallest number, 1.4e-45."""
-_NEVER: dict[type[Policy], str] = {
+
+_NEVER: dict[type[Listed], str] = {
     EarlyStopping: "never stops",
     ReduceLROnPlateau: "never cuts",
     ModelCheckpoint: "never saves",
 }
-
-
-def _same(one: float, other: float | None) -> bool:
-    return one == other or (one != one and other is not None and other != other)
-
-
-def _fields(template: str) -> set[str]:
-    """The names that a path template asks for."""
-    return {re.split(r"[.\[]", name)[0] for _, name, _, _ in Formatter().parse(template) if name}

@@ -1,10 +1,11 @@
-"""The replay's table for people: plain lines of at most 100 columns, epochs 1-based. Pure."""
+"""The replay for people: a chart, what each callback does, what to paste; plain lines, epochs 1-based. Pure."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from cbmon.policies import (
     EarlyStopping,
@@ -14,6 +15,11 @@ from cbmon.policies import (
     TerminateOnNaN,
 )
 from cbmon.profiles import Profile
+from cbmon.replay.cases import Case
+from cbmon.replay.compare import versions_sentence
+from cbmon.replay.observers import Foreign
+from cbmon.replay.paste import script_lines
+from cbmon.replay.picture import LANES_MAX, drawn, picture, rate_table
 from cbmon.replay.results import Decisions, Member, Replay
 from cbmon.series import Direction
 from cbmon.units import UNKNOWN, cells, display_epoch, fit, plural, printable, short, short_lr
@@ -21,42 +27,104 @@ from cbmon.units import UNKNOWN, cells, display_epoch, fit, plural, printable, s
 WIDTH = 100
 _CALL_WIDTH = 60
 """A longer call has its words on the next line."""
+_WORDS_WIDTH = 40
+"""Columns that the words keep beside a call."""
 _NAMED = 5
 """Epochs named one by one; of more the first ones, and how many more there are."""
 
 
-def report(replays: Sequence[Replay], profile: Profile) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """How the answer is shown."""
+
+    width: int = WIDTH
+    """Columns; charts and words keep to it, calls to paste may not."""
+    ascii: bool = False
+    """Charts without characters beyond ASCII; the words are the caller's to convert."""
+    colours: bool = False
+    """With the SGR codes of a terminal."""
+
+
+def report(
+    replays: Sequence[Replay], profile: Profile, cases: Sequence[Case] = (), page: Page | None = None
+) -> list[str]:
     """What the callbacks would have done, as lines of text.
 
     Args:
         replays: In the order in which they are to be told; one alone in full, several as a table.
         profile: Which Keras decided.
+        cases: What they came from, one each; with them other versions of Keras are asked too.
+        page: How to show it; None: the words alone, without charts and lines to paste.
     """
-    return _in_full(replays[0], profile) if len(replays) == 1 else _table(replays, profile)
-
-
-def _in_full(replay: Replay, profile: Profile) -> list[str]:
-    attempt = f" · attempt {replay.attempt}" if replay.attempt > 1 else ""
-    recorded = plural(len(replay.recording.epochs), "epoch")
-    lines = [f"{replay.log}{attempt} · {recorded} · as Keras {profile.name} would"]
-    made = replay.decisions
-    if made is None:
-        lines += _wrap(f"No answer: {replay.error}")
-    else:
-        calls = [printable(member.text) for member in made.members]
-        column = max((cells(call) for call in calls if cells(call) <= _CALL_WIDTH), default=0) + 5
-        for member, call in zip(made.members, calls, strict=True):
-            words = _words(replay, made, member)
-            if cells(call) <= _CALL_WIDTH:
-                lines += _wrap(words, fit(f"  {call}", column), column)
-            else:
-                lines += [*_wrap(call), *_wrap(words, indent=4)]
-        lines += [line for sentence in _sentences(replay, made) for line in _wrap(sentence)]
+    if len(replays) == 1:
+        return _in_full(replays[0], profile, cases[0] if cases else None, page)
+    lines = _table(replays, profile, page.width if page else WIDTH)
+    if page and all(replay.recording is replays[0].recording for replay in replays):
+        chart = drawn(picture(replays, page.width, ascii=page.ascii), colours=page.colours)
+        lines = [lines[0], *chart, *([""] if chart else []), *lines[1:]]
+        lines += rate_table(replays, page.width)
+        for replay, case in zip(replays[:LANES_MAX], cases, strict=False):
+            if sentence := versions_sentence(case, replay):
+                lines += _wrap(f"{printable(replay.variant)}: {sentence}", page.width, indent=4)
     return lines
 
 
-def _table(replays: Sequence[Replay], profile: Profile) -> list[str]:
-    """One row a result, columns aligned and those left out that say nothing."""
+def explanation(replay: Replay, case: Case, row: int, width: int = WIDTH) -> list[str]:
+    """Why the callbacks did what they did at one recorded epoch, and what would have changed it."""
+    from cbmon.replay.explain import explain  # only where somebody asks why
+
+    number = display_epoch(case.recording.epochs[row])
+    attempt = f" · attempt {replay.attempt}" if replay.attempt > 1 else ""
+    last = display_epoch(case.recording.epochs[-1])
+    words = f"{attempt} · epoch {number} of {last} · as Keras {case.profile.name} would"
+    lines = [_fit_log(replay.log, width - cells(words)) + words]
+    for call, sentences in explain(case, row):
+        lines += _wrap(call, width)
+        lines += [line for sentence in sentences for line in _wrap(sentence, width, indent=4)]
+    return lines
+
+
+def _fit_log(log: str, width: int) -> str:
+    """A path cut at its start: the end tells the logs apart."""
+    if cells(log) <= width:
+        return log
+    while log and cells(log) >= max(width, 12):
+        log = log[1:]
+    return f"…{log}"
+
+
+def _in_full(replay: Replay, profile: Profile, case: Case | None, page: Page | None) -> list[str]:
+    attempt = f" · attempt {replay.attempt}" if replay.attempt > 1 else ""
+    recorded = plural(len(replay.recording.epochs), "epoch")
+    words = f"{attempt} · {recorded} · as Keras {profile.name} would"
+    lines = [_fit_log(replay.log, (page.width if page else WIDTH) - cells(words)) + words]
+    if page:
+        lines += drawn(picture([replay], page.width, ascii=page.ascii), colours=page.colours)
+    made, width = replay.decisions, page.width if page else WIDTH
+    if made is None:
+        lines += _wrap(f"No answer: {replay.error}", width)
+    else:
+        calls = [printable(member.text) for member in made.members]
+        call_width = min(_CALL_WIDTH, width - _WORDS_WIDTH)
+        column = max((cells(call) for call in calls if cells(call) <= call_width), default=0) + 5
+        for member, call in zip(made.members, calls, strict=True):
+            words = member_words(replay, made, member)
+            if cells(call) <= call_width:
+                lines += _wrap(words, width, fit(f"  {call}", column), column)
+            else:
+                lines += [*_wrap(call, width), *_wrap(words, width, indent=4)]
+        lines += [line for sentence in sentences(replay, made) for line in _wrap(sentence, width)]
+        if case and (sentence := versions_sentence(case, replay)):
+            lines += _wrap(sentence, width)
+        if case and made.stopped and not any(isinstance(member.policy, Foreign) for member in made.members):
+            lines.append(f"  Why there? --explain {display_epoch(made.stopped.epoch)}")
+        if page:
+            lines += ["", *script_lines(made.members, profile, width)]
+    return lines
+
+
+def summary_cells(replays: Sequence[Replay]) -> list[list[str]]:
+    """A heading and one row a result; columns that say nothing are left out."""
     rows = [["log", "attempt", "variant", "stops after", "trained", "best", "cuts", "saves", "exact to"]]
     for replay in replays:
         made, recorded = replay.decisions, len(replay.recording.epochs)
@@ -73,27 +141,42 @@ def _table(replays: Sequence[Replay], profile: Profile) -> list[str]:
     shown = [
         i for i, title in enumerate(rows[0]) if not {row[i] for row in rows[1:]} <= idle.get(title, set())
     ]
-    widths = {i: max(cells(row[i]) for row in rows) for i in shown}
-    widths[0] -= max(0, min(widths[0] - 12, sum(widths.values()) + 2 * (len(shown) - 1) - WIDTH))
+    return [[row[i] for i in shown] for row in rows]
+
+
+TO_THE_LEFT = frozenset(("log", "attempt", "variant", "stops after"))
+"""Columns of words; the others are numbers."""
+
+
+def _table(replays: Sequence[Replay], profile: Profile, width: int) -> list[str]:
+    """One row a result, columns aligned."""
+    rows = summary_cells(replays)
+    widths = [max(cells(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] -= max(0, min(widths[0] - 12, sum(widths) + 2 * (len(widths) - 1) - width))
     lines = [f"{plural(len(replays), 'replay')} · as Keras {profile.name} would"]
-    lines += ["  ".join(fit(row[i], widths[i], right=i > 3) for i in shown).rstrip() for row in rows]
+    for row in rows:
+        shown = zip(row, widths, rows[0], strict=True)
+        told = [fit(cell, wide, right=title not in TO_THE_LEFT) for cell, wide, title in shown]
+        lines.append("  ".join(told).rstrip())
     for variant, texts in {replay.variant: replay.callbacks for replay in replays}.items():
-        lines += _wrap(printable(f"{variant}: {'; '.join(texts)}", limit=1000), indent=4)
+        lines += _wrap(printable(f"{variant}: {'; '.join(texts)}", limit=1000), width, indent=4)
     return lines
 
 
-def _wrap(text: str, first: str = "  ", indent: int = 2) -> list[str]:
-    """Lines of at most `WIDTH` columns; `first` stands before the first, spaces before the others."""
+def _wrap(text: str, width: int, first: str = "  ", indent: int = 2) -> list[str]:
+    """Lines of at most `width` columns; `first` stands before the first, spaces before the others."""
     if first == "  ":
         first = " " * min(indent, 4) if indent > 2 else first
     lines = textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False
+        text, width, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False
     )
     return [line.replace("\xa0", " ") for line in lines]  # what they held together is now in one line
 
 
-def _words(replay: Replay, made: Decisions, member: Member) -> str:
+def member_words(replay: Replay, made: Decisions, member: Member) -> str:
     """What one callback does."""
+    if member.words:
+        return member.words
     words = f"not within {plural(len(replay.recording.epochs), 'epoch')}"
     match member.policy:
         case EarlyStopping() | TerminateOnNaN() if member.stopped_epoch is not None:
@@ -139,7 +222,7 @@ def _exact_to(replay: Replay, made: Decisions) -> str:
     return f"epoch {display_epoch(before[-1])}" if before else "no epoch"
 
 
-def _sentences(replay: Replay, made: Decisions) -> Iterable[str]:
+def sentences(replay: Replay, made: Decisions) -> Iterable[str]:
     """How far it is exact, what it saves, what it gives up."""
     if made.changed_at is not None:
         may = "may have been another (this log has none)"
@@ -162,7 +245,11 @@ def _rates(replay: Replay, made: Decisions, epoch: int) -> str:
     row = replay.recording.epochs.index(epoch)
     if recorded is None or made.learning_rate is None or row >= len(made.learning_rate):
         return ""
-    return f" ({short_lr(made.learning_rate[row])}, not {short_lr(recorded[row])})"
+    there, here = made.learning_rate[row], recorded[row]
+    one, other = short_lr(there), short_lr(here)
+    if one == other and there is not None and here is not None:
+        one, other = f"{there:.6g}", f"{here:.6g}"
+    return f" ({one}, not {other})" if one != other else ""
 
 
 def _kept(replay: Replay, made: Decisions) -> str:
@@ -197,5 +284,6 @@ def _kept(replay: Replay, made: Decisions) -> str:
     regret = abs(kept - sign * best)
     if not regret:
         return f"Keeps {short(kept)}{how}, the whole run's best."
-    share = f" ({100 * regret / abs(best):.2g}\xa0%)" if best else ""
+    percent = 100 * regret / abs(best) if best else 0.0
+    share = f" ({f'{percent:.2g}' if percent < 99.5 else f'{percent:,.0f}'}\xa0%)" if best else ""
     return f"Keeps {short(kept)}{how}; {whole}: regret {short(regret)}{share}."

@@ -6,8 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cbmon.policies import CheckpointState, EarlyStoppingState, PlateauState, Policy
+from cbmon.errors import NeedsLearningRate
+from cbmon.policies import CheckpointState, EarlyStoppingState, PlateauState
 from cbmon.profiles import Profile
+from cbmon.replay.calls import Listed
+from cbmon.replay.observers import RemoteMonitor
+from cbmon.replay.written import Course, requests
 from cbmon.units import printable
 from cbmon.views import json_number
 
@@ -72,7 +76,7 @@ class Member:
     """One callback of the list as the replay left it: parameters with the mode resolved, and state."""
 
     text: str
-    policy: Policy
+    policy: Listed
     state: EarlyStoppingState | PlateauState | CheckpointState | None
     restored_epoch: int | None = None
     """EarlyStopping: the epoch whose weights are put back at the end of training."""
@@ -82,6 +86,10 @@ class Member:
     """ReduceLROnPlateau: its own of `Decisions.cuts`."""
     saved_epochs: tuple[int, ...] = ()
     """ModelCheckpoint: one a save."""
+    words: str = ""
+    """What it would have written or done, of a callback that decides nothing; empty for one that decides."""
+    course: Course | None = field(default=None, repr=False, compare=False)
+    """The same as rows, for those who want the file or the requests; None of a callback that decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +162,27 @@ class Replay:
             "exact": made.exact,
             "diverges_at": made.diverges_at,
             "warnings": list(self.warnings),
+            **_observed(made),
         }
+
+
+def _observed(made: Decisions) -> dict[str, Any]:
+    """What observers would have done: keys that are there only if the list has such callbacks."""
+    found: dict[str, Any] = {}
+    if said := [member for member in made.members if member.words]:
+        found["observers"] = [
+            {"callback": printable(member.text, limit=4096), "words": printable(member.words, limit=4096)}
+            for member in said
+        ]
+    for member in made.members:
+        if isinstance(member.policy, RemoteMonitor) and member.course is not None:
+            try:
+                sent, _ = requests(member.policy, member.course.rows)
+            except NeedsLearningRate:
+                found["requests"] = None
+                break
+            found.setdefault("requests", []).extend(sent)
+    return found
 
 
 def document(replays: Sequence[Replay], profile: Profile) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cbmon.errors import BadCall, CannotReplay, KerasRefuses, NeedsLearningRate
@@ -71,30 +71,56 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class UserFunction:
-    """A schedule of the user's own, `module:function`."""
+    """A function of the user's own, `module:function`: a schedule, or a hook of LambdaCallback."""
 
     module: str
     name: str
-    function: Callable[..., object]
+    function: Callable[..., object] | None = None
+    """None: not imported. Only `load` imports, and only a schedule is loaded here."""
+
+    def load(self) -> UserFunction:
+        """Import it, looking in the working directory first, as the script would.
+
+        Raises:
+            BadCall: There is no such function, or its module fails.
+        """
+        import importlib
+        import os
+
+        sys.path.insert(0, os.getcwd())
+        try:
+            function = getattr(importlib.import_module(self.module), self.name)
+        except Exception as error:  # noqa: BLE001  # foreign code, the border is here
+            raise BadCall(f"'{self}': cannot import it: {type(error).__name__}: {error}") from None
+        finally:
+            sys.path.pop(0)
+        if not callable(function):
+            raise BadCall(f"'{self}': this is no function")
+        return replace(self, function=function)
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
 
     def __call__(self, *arguments: float | None) -> object:
         """What the function gives; whatever it raises but TypeError is what would end the training."""
+        assert self.function is not None, "load() first"
         if None in arguments:
             # It cannot be told whether a function reads its second argument, only whether it has one.
             if self.function_takes(len(arguments)):
-                raise NeedsLearningRate(f"{self.module}:{self.name}")
+                raise NeedsLearningRate(str(self))
             raise TypeError
         try:
             return self.function(*arguments)
         except TypeError:
             raise
         except Exception as error:  # noqa: BLE001  # foreign code, the border is here
-            raise KerasRefuses(type(error).__name__, f"{error} in {self.module}:{self.name}") from None
+            raise KerasRefuses(type(error).__name__, f"{error} in {self}") from None
 
     def function_takes(self, count: int) -> bool:
         """Whether that many positional arguments fit its signature."""
         import inspect  # 10 ms, and only here
 
+        assert self.function is not None
         try:
             inspect.signature(self.function).bind(*range(count))
         except TypeError:
@@ -119,8 +145,8 @@ def read_schedule(node: ast.expr, text: str) -> Expression | UserFunction:
         return Expression(ast.unparse(node), tuple(plain), node.body)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         written = node.value.strip()
-        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", written) and not written.startswith("lambda:"):
-            return _import(written)
+        if function := read_function(written):
+            return function.load()
         try:
             inner = ast.parse(written, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -136,22 +162,10 @@ def read_schedule(node: ast.expr, text: str) -> Expression | UserFunction:
     )
 
 
-def _import(written: str) -> UserFunction:
-    """Import the user's own schedule, looking in the working directory first, as the script would."""
-    import importlib
-    import os
-
-    module, _, name = written.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001  # foreign code, the border is here
-        raise BadCall(f"{written!r}: cannot import it: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.pop(0)
-    if not callable(function):
-        raise BadCall(f"{written!r}: this is no function")
-    return UserFunction(module, name, function)
+def read_function(written: str) -> UserFunction | None:
+    """Read `module:function`, None if the text is none; nothing is imported."""
+    match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", written.strip())
+    return None if match is None or match[1] == "lambda" else UserFunction(match[1], match[2])
 
 
 _POWER_BITS = 4096

@@ -15,18 +15,30 @@ from cbmon.policies import (
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
-    Policy,
     ReduceLROnPlateau,
     TerminateOnNaN,
     float32,
 )
 from cbmon.profiles import PROFILES, Profile
-from cbmon.replay.calls import parse_calls, parse_variant
+from cbmon.replay.calls import Listed, parse_calls, parse_variant
+from cbmon.replay.observers import (
+    BackupAndRestore,
+    BaseLogger,
+    CSVLogger,
+    History,
+    LambdaCallback,
+    ProgbarLogger,
+    RemoteMonitor,
+    SwapEMAWeights,
+    TensorBoard,
+    UserClass,
+)
+from cbmon.replay.schedules import UserFunction
 
 K3, K2 = PROFILES["3.15"], PROFILES["2"]
 
 
-def build(text: str, profile: Profile = K3) -> Policy:
+def build(text: str, profile: Profile = K3) -> Listed:
     (call,) = parse_calls(text, profile)
     return call.build(profile)
 
@@ -37,7 +49,7 @@ def rate(schedule: str, epoch: int = 3, lr: float | None = 0.1, profile: Profile
     return policy.step(epoch, lr, profile)
 
 
-READ: list[tuple[str, Policy, str]] = [
+READ: list[tuple[str, Listed, str]] = [
     ("EarlyStopping()", EarlyStopping(), "all defaults"),
     ("keras.callbacks.EarlyStopping(patience=5)", EarlyStopping(patience=5), "with its module"),
     ("tf.keras.callbacks.EarlyStopping(patience=5)", EarlyStopping(patience=5), "with tf's"),
@@ -67,11 +79,41 @@ READ: list[tuple[str, Policy, str]] = [
         "the checkpoint's order",
     ),
     ("EarlyStopping(patience=5),", EarlyStopping(patience=5), "a comma pasted with it"),
+    ("CSVLogger('a:b(x', ';', True)", CSVLogger("a:b(x", ";", True), "a colon in a string is a string's"),
+    ("tf.keras.callbacks.TensorBoard('d', 1)", TensorBoard("d", 1), "TensorBoard's order"),
+    ("History()", History(), "no arguments"),
+    ("ProgbarLogger()", ProgbarLogger(), "no arguments in Keras 3"),
+    ("SwapEMAWeights(True)", SwapEMAWeights(True), "SwapEMAWeights"),
+    (
+        "BackupAndRestore('d', 5, True, False)",
+        BackupAndRestore("d", 5, True, False),
+        "with double_checkpoint",
+    ),
+    (
+        "RemoteMonitor('r', 'p', 'f', {'a': 'b'}, True)",
+        RemoteMonitor("r", "p", "f", {"a": "b"}, True),
+        "a dict where Keras takes one",
+    ),
+    (
+        "my.own_module:Mine(patience=3, sizes=[1, (2, {'a': None})])",
+        UserClass("my.own_module", "Mine", {"patience": 3, "sizes": [1, (2, {"a": None})]}),
+        "a class of the user's own, with any literals",
+    ),
+    (
+        "LambdaCallback(on_epoch_end='m.n:f', on_train_begin=m:g, on_batch_end=None)",
+        LambdaCallback(on_epoch_end=UserFunction("m.n", "f"), on_train_begin=UserFunction("m", "g")),
+        "hooks as module:function, quoted or not, and nothing is imported",
+    ),
+    (
+        "LambdaCallback(a:b, c:d)",
+        LambdaCallback(on_epoch_begin=UserFunction("a", "b"), on_epoch_end=UserFunction("c", "d")),
+        "hooks in order",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("text", "policy", "sentence"), READ, ids=[row[2] for row in READ])
-def test_a_call_is_read_as_python_would(text: str, policy: Policy, sentence: str) -> None:
+def test_a_call_is_read_as_python_would(text: str, policy: Listed, sentence: str) -> None:
     assert build(text) == policy, sentence
 
 
@@ -125,12 +167,29 @@ REFUSED: list[tuple[str, str]] = [
     ("[]", "an empty CALL"),
     ("ModelCheckpoint()", "needs filepath"),
     ("LearningRateScheduler()", "needs schedule"),
-    ("CSVLogger('log.csv')", "CSVLogger is not replayed yet"),
-    ("keras.callbacks.TensorBoard()", "TensorBoard is not replayed yet"),
-    ("BackupAndRestore('x')", "not replayed yet"),
-    ("History()", "not replayed yet"),
-    ("my.module:Mine(patience=3)", "custom callbacks (package.module:Class) are not supported yet"),
-    ("my.module.EarlyStopping(patience=3)", "custom callbacks are not supported yet"),
+    ("OrbaxCheckpoint('x')", "OrbaxCheckpoint is not replayed"),
+    ("Mine(patience=3)", "no such callback. One of your own is written package.module:Mine(…)"),
+    ("my.module.Mine(patience=3)", "a callback of your own is written with a colon: my.module:Mine(…)"),
+    ("my.module:Mine(3)", "give the arguments of Mine by name"),
+    ("my.module:Mine(**x)", "write the arguments out"),
+    ("my.module:Mine(a=print)", "a=print is no literal"),
+    ("my.module:Mine(a={1, 2})", "is no literal"),
+    ("my.module:Mine(a=b'x')", "is no literal"),
+    ("my:module.Mine()", "as package.module:Class(argument=literal)"),
+    ("my.module:Mine", "this is no call"),
+    ("a: EarlyStopping()", "this is no call"),
+    ("CSVLogger()", "CSVLogger needs filename"),
+    ("CSVLogger('x', seperator=';')", "no argument seperator in Keras 3.15. Did you mean separator?"),
+    ("BackupAndRestore()", "needs backup_dir"),
+    ("BackupAndRestore('x', save_before_preemption=True)", "no argument save_before_preemption"),
+    ("TensorBoard(write_grads=True)", "no argument write_grads"),
+    ("History(1)", "History takes no arguments in Keras 3.15"),
+    ("ProgbarLogger('steps')", "ProgbarLogger takes no arguments"),
+    ("BaseLogger()", "Keras 3.15 has no BaseLogger"),
+    ("RemoteMonitor(headers={'a': print})", "is no literal"),
+    ("LambdaCallback(on_epoch_end=lambda epoch, logs: 1)", "on_epoch_end='module:function'"),
+    ("LambdaCallback(on_epoch_end='print(1)')", "on_epoch_end='module:function'"),
+    ("LambdaCallback(1, 2, 3, 4, 5, 6, 7)", "at most 6 arguments"),
     ("ModelCheckpoint('m.keras', options=1)", "no argument options"),
     ("ModelCheckpoint('m.keras', period=2)", "no argument period"),
     ("LearningRateScheduler(schedule)", "give the schedule as a lambda"),
@@ -172,10 +231,109 @@ def test_arguments_differ_from_version_to_version() -> None:
         parse_calls("TerminateOnNaN(raise_error=True)", PROFILES["3.12"])
 
 
-def test_what_keras_itself_refuses_is_no_bad_call() -> None:
-    (call,) = parse_calls("ReduceLROnPlateau(factor=2)", K3)
-    with pytest.raises(KerasRefuses):
-        call.build(K3)
+def test_arguments_of_observers_differ_too() -> None:
+    assert build("BackupAndRestore('d', 5, False, True)", K2) == (
+        BackupAndRestore("d", 5, delete_checkpoint=False, save_before_preemption=True)
+    )
+    assert build("BackupAndRestore('d', 5, False)", PROFILES["3.6"]) == (
+        BackupAndRestore("d", 5, delete_checkpoint=False)
+    ), "double_checkpoint came with 3.7"
+    assert build("BaseLogger(['a'])", K2) == BaseLogger(["a"])
+    assert build("ProgbarLogger('steps', ['a'])", K2) == ProgbarLogger("steps", ["a"])
+    call = "LambdaCallback(None, None, a:b)"
+    assert build(call) == LambdaCallback(on_train_begin=UserFunction("a", "b"))
+    assert build(call, K2) == LambdaCallback(on_batch_begin=UserFunction("a", "b")), "Keras 2's order"
+    (found,) = parse_calls("TensorBoard(write_grads=True)", K2)
+    assert (found.build(K2), found.notes) == (TensorBoard(), ("TensorBoard: Keras 2 ignores write_grads",))
+    (found,) = parse_calls("LambdaCallback(on_epoch_ends=3)", K3)
+    assert found.notes == (
+        "LambdaCallback: there is no hook on_epoch_ends, and Keras never calls it. Did you mean on_epoch_end?",
+    )
+    with pytest.raises(BadCall, match="Keras 2 has no SwapEMAWeights"):
+        parse_calls("SwapEMAWeights()", K2)
+
+
+def test_the_call_of_a_class_of_the_users_own_is_bound_by_name() -> None:
+    first, second, third = parse_calls(
+        "[EarlyStopping(), a.b:C(x=1), LearningRateScheduler(lambda e: 0.1)]", K3
+    )
+    assert (first.policy, third.policy) == (EarlyStopping, LearningRateScheduler)
+    assert second.policy is UserClass
+    assert second.arguments == {"module": "a.b", "name": "C", "arguments": {"x": 1}}
+    assert second.text == "a.b:C(x=1)"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "first"),
+    [
+        ("a:EarlyStopping()", "a", "EarlyStopping()"),
+        ("a:[EarlyStopping()]", "a", "EarlyStopping()"),
+        ("a.b:C(x=1)", "", "a.b:C(x=1)"),
+        ("slow: a.b:C(x=1)", "slow", "a.b:C(x=1)"),
+        ("slow:a.b:C(x=1)", "slow", "a.b:C(x=1)"),
+        ("slow one:a.b:C()", "slow one", "a.b:C()"),
+        ("a: C()", "a", None),
+    ],
+)
+def test_a_variants_name_and_a_class_of_the_users_own(text: str, name: str, first: str | None) -> None:
+    if first is None:
+        with pytest.raises(BadCall, match="no such callback"):
+            parse_variant(text, K3)
+    else:
+        found, calls = parse_variant(text, K3)
+        assert (found, calls[0].text) == (name, first)
+
+
+KERAS_REFUSES: list[tuple[str, Profile, str]] = [
+    ("ReduceLROnPlateau(factor=2)", K3, "factor >= 1.0"),
+    ("BackupAndRestore('')", K3, "Empty `backup_dir` argument passed"),
+    ("BackupAndRestore(None)", K3, "Empty `backup_dir`"),
+    (
+        "BackupAndRestore('d', 'epochs')",
+        K3,
+        "Invalid value for argument `save_freq`. Received: save_freq=epochs.",
+    ),
+    ("BackupAndRestore('d', 1.5)", K3, "Invalid value for argument `save_freq`"),
+    ("BackupAndRestore(5)", K3, "is not a path"),
+    ("BackupAndRestore('d', False)", K2, "Either `save_freq` or `save_before_preemption` must be set."),
+    ("TensorBoard(profile_batch='a')", K3, "invalid literal for int() with base 10: 'a'"),
+    ("TensorBoard(profile_batch=-1)", K3, "profile_batch must be a non-negative integer"),
+    ("TensorBoard(profile_batch=(3, 2))", K3, "profile_batch must be"),
+    ("TensorBoard(profile_batch=1.5)", K3, "profile_batch must be"),
+    ("TensorBoard(profile_batch=None)", K3, "profile_batch must be"),
+    ("TensorBoard(update_freq='x')", K3, "TypeError: unsupported operand type(s) for %: 'int' and 'str'"),
+    ("TensorBoard(update_freq=0)", K3, "ZeroDivisionError: integer modulo by zero"),
+    ("ProgbarLogger('x')", K2, "Unknown `count_mode`: x."),
+    ("BaseLogger(3)", K2, "object is not iterable"),
+    ("CSVLogger(5)", K3, "is not a path"),
+    ("CSVLogger('x', ';;')", K3, '"delimiter" must be a 1-character string'),
+    ("RemoteMonitor(headers=[1])", K3, "is not a dict"),
+    ("RemoteMonitor(root=5)", K3, "is not a string"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "words"), KERAS_REFUSES, ids=[f"{row[0]} {row[1].name}" for row in KERAS_REFUSES]
+)
+def test_what_keras_itself_refuses_is_no_bad_call(text: str, profile: Profile, words: str) -> None:
+    (call,) = parse_calls(text, profile)
+    with pytest.raises(KerasRefuses) as refusal:
+        call.build(profile)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BackupAndRestore('d', True)",
+        "BackupAndRestore('d', 0)",
+        "TensorBoard(profile_batch=(2, 5))",
+        "TensorBoard(profile_batch='2,5')",
+        "TensorBoard(update_freq=-2)",
+    ],
+)
+def test_what_keras_takes_is_taken(text: str) -> None:
+    build(text)
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -337,5 +495,5 @@ def test_an_integer_from_numpy_is_refused_as_keras_refuses_it(expression: str) -
 
 
 def test_a_stock_name_in_somebody_elses_module_is_not_kerass() -> None:
-    with pytest.raises(BadCall, match="custom callbacks"):
+    with pytest.raises(BadCall, match="a callback of your own is written with a colon"):
         parse_calls("foo.callbacks.EarlyStopping(patience=3)", K3)

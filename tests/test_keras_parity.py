@@ -1,20 +1,19 @@
 """The replay against the real callbacks: random logs, random lists, every decision compared.
 
-The real ones are driven through `CallbackList` with a stub model, for the installed Keras 3 and for tf_keras.
-One example is a whole replay from the CALL's text, so the parser is judged too.
+The real ones are driven as `--engine keras` drives them (`cbmon.replay.keras_child`), for the installed Keras 3
+and for tf_keras, but built by Python from the text of each call. One example is a whole replay from the CALL's
+text, so the parser is judged too.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
 import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -25,11 +24,13 @@ from cbmon.policies import EarlyStoppingState, PlateauState, _metric_direction
 from cbmon.profiles import Profile, find_profile
 from cbmon.replay.calls import parse_calls
 from cbmon.replay.engine import replay
+from cbmon.replay.keras_child import Kit, Outcome, Setting, drive
+from cbmon.replay.keras_child import Log as Recorded
 from cbmon.replay.results import Replay
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-METRICS = {"accuracy": "max", "auc_1": "max", "mse": "min", "mine": None}
-"""Name and direction of the stub model's compiled metrics."""
+METRICS = ("accuracy", "auc_1", "mse", "mine")
+"""Columns of every log; "mine" is a name that tells no direction."""
 
 
 @dataclass(frozen=True)
@@ -51,103 +52,30 @@ class Log:
         return {name: [row.get(name) for row in self.rows] for name in {n for row in self.rows for n in row}}
 
 
-@dataclass
-class Outcome:
-    """What the real callbacks did."""
-
-    error: str | None = None
-    epochs: int = 0
-    stopped: bool = False
-    rates: list[float] = field(default_factory=list)
-    next_rate: float = math.nan
-    saved: list[tuple[int, str]] = field(default_factory=list)
-    restored: int | None = None
-    states: list[dict[str, Any]] = field(default_factory=list)
-
-
 class RealKeras:
-    """Drives the callbacks of keras or tf_keras."""
+    """Drives the callbacks of keras or tf_keras, as the text of a list gives them."""
 
     def __init__(self, module: str) -> None:
         self.keras: Any = pytest.importorskip(
             module, reason=f"{module} is not installed: nothing to compare with"
         )
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         if module == "keras" and self.keras.backend.backend() != "tensorflow":
             pytest.skip("the profiles are those of the TensorFlow backend")
         self.is_keras_3 = module == "keras"
+        self.kit = Kit(module)
         version = self.keras.__version__ if self.is_keras_3 else "2"
         self.profile: Profile = find_profile(version)[0]
 
-    def model(self, rate: float, outcome: Outcome) -> Any:
-        keras = self.keras
-
-        class Stub:
-            stop_training = False
-            built = True
-            epoch = 0
-
-            def get_weights(self) -> int:
-                return self.epoch
-
-            def set_weights(self, weights: int) -> None:
-                outcome.restored = weights
-
-            def save(self, path: str, **_: Any) -> None:
-                outcome.saved.append((self.epoch, path))
-
-            save_weights = save
-
-        stub: Any = Stub()
-        stub.optimizer = keras.optimizers.SGD(rate)
-        stub.optimizer.build([])
-        if self.is_keras_3:
-            compile_utils = importlib.import_module("keras.src.trainers.compile_utils")
-            kinds = {"accuracy": keras.metrics.BinaryAccuracy, "auc_1": keras.metrics.AUC}
-            kinds |= {"mse": keras.metrics.MeanSquaredError, "mine": keras.metrics.Mean}
-            stub.metrics = [compile_utils.MetricsList([kinds[name](name=name) for name in METRICS])]
-        else:
-            tensorflow = importlib.import_module("tensorflow")
-            stub.distribute_strategy = tensorflow.distribute.get_strategy()
-        return stub
-
-    def drive(self, texts: Sequence[str], log: Log, rate: float) -> Outcome:
-        outcome = Outcome()
+    def drive(self, texts: Sequence[str], log: Log, rate: float) -> tuple[Outcome, list[dict[str, Any]]]:
+        """What the real callbacks do, and the state each is left in."""
         names: dict[str, Any] = {"math": math, **vars(self.keras.callbacks)}
-        model = self.model(rate, outcome)
-        rate_now: Callable[[], float] = lambda: float(model.optimizer.learning_rate.numpy())  # noqa: E731
         try:
             callbacks = [eval(text, names) for text in texts]  # this file's own text
-            hooks = self.keras.callbacks.CallbackList(
-                callbacks, model=model, verbose=0, epochs=99, steps=log.steps
-            )
-            hooks.on_train_begin({})
-            for epoch, row in zip(log.epochs, log.rows, strict=True):
-                model.epoch = epoch
-                hooks.on_epoch_begin(epoch, {})
-                in_effect = rate_now()
-                train = {name: value for name, value in row.items() if not name.startswith("val_")}
-                for batch in range(log.steps):
-                    hooks.on_train_batch_begin(batch, {})
-                    hooks.on_train_batch_end(batch, dict(train))
-                    if model.stop_training:
-                        break
-                hooks.on_epoch_end(epoch, dict(row))
-                outcome.rates.append(in_effect)
-                outcome.epochs += 1
-                if model.stop_training:
-                    outcome.stopped = True
-                    break
-            hooks.on_train_end({})
-        except RuntimeError as error:
-            outcome.stopped = "NaN or Inf loss" in str(error)
-            outcome.error = None if outcome.stopped else repr(error)
-        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-            outcome.error = repr(error)
-        outcome.next_rate = rate_now()
-        if outcome.error is None:
-            outcome.states = [vars(callback) for callback in callbacks]
-        return outcome
+        except (ValueError, TypeError, ArithmeticError) as error:
+            return Outcome(error=(type(error).__name__, str(error))), []
+        recorded = Recorded(log.epochs, log.columns, log.metrics)
+        outcome = drive(self.kit, callbacks, recorded, Setting(rate=rate, steps=log.steps, planned=99))
+        return outcome, [vars(callback) for callback in callbacks]
 
 
 REALS: dict[str, RealKeras] = {}
@@ -166,7 +94,7 @@ def same(ours: float | None, theirs: Any) -> bool:
     return ours == float(theirs) or (math.isnan(ours) and math.isnan(float(theirs)))
 
 
-def assert_same(ours: Replay, theirs: Outcome, where: str) -> None:
+def assert_same(ours: Replay, theirs: Outcome, states: list[dict[str, Any]], where: str) -> None:
     """Every decision, and the state that each callback is left in."""
     assert (ours.error is None) == (theirs.error is None), (
         f"{where}\nours {ours.error}\ntheirs {theirs.error}"
@@ -175,18 +103,23 @@ def assert_same(ours: Replay, theirs: Outcome, where: str) -> None:
     if made is None:
         return
     assert made.epochs_replayed == theirs.epochs, where
-    assert (made.stopped is not None) == theirs.stopped, where
+    assert (made.stopped and made.stopped.epoch) == theirs.stopped_epoch, where
+    stoppers = [i for i, member in enumerate(made.members) if member.stopped_epoch is not None]
+    assert stoppers == sorted(theirs.stoppers), where
     assert made.learning_rate is not None
     assert made.learning_rate_next is not None
-    assert len(made.learning_rate) == len(theirs.rates), where
-    assert all(map(same, made.learning_rate, theirs.rates)), f"{where}\n{made.learning_rate}\n{theirs.rates}"
-    assert list(made.checkpoints) == theirs.saved, f"{where}\n{made.checkpoints}\n{theirs.saved}"
-    is_raised = any("raises within" in warning for warning in ours.warnings)
-    if not is_raised:
+    rates = theirs.rates[: theirs.epochs]
+    assert len(made.learning_rate) == len(rates), where
+    assert all(map(same, made.learning_rate, rates)), f"{where}\n{made.learning_rate}\n{rates}"
+    saved = [(save.epoch, save.path) for save in theirs.saves]
+    assert list(made.checkpoints) == saved, f"{where}\n{made.checkpoints}\n{saved}"
+    assert [epoch for epoch, _ in made.cuts] == [epoch for epoch, _, _ in theirs.cuts], where
+    assert all(map(same, [cut[1] for cut in made.cuts], [cut[1] for cut in theirs.cuts])), where
+    if not theirs.is_raised:
         assert same(made.learning_rate_next, theirs.next_rate), where
-    restored = [member.restored_epoch for member in made.members if member.restored_epoch is not None]
-    assert (restored[-1] if restored else None) == theirs.restored, where
-    for member, their in zip(made.members, theirs.states, strict=True):
+    restored = {i: m.restored_epoch for i, m in enumerate(made.members) if m.restored_epoch is not None}
+    assert restored == theirs.restored, where
+    for member, their in zip(made.members, states, strict=True):
         state = member.state
         if state is None or "save_freq" in member.text:
             continue  # the best within an epoch is no value of the log
@@ -326,8 +259,10 @@ def compare(choose: random.Random, real: RealKeras) -> bool:
         return False  # likewise the batch at which the loss became NaN
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = real.drive(texts, log, rate)
-    assert_same(ours, theirs, f"{real.profile.name}: {texts}\nlr {rate}, {log}\n{ours.decisions}\n{theirs}")
+        theirs, states = real.drive(texts, log, rate)
+    assert_same(
+        ours, theirs, states, f"{real.profile.name}: {texts}\nlr {rate}, {log}\n{ours.decisions}\n{theirs}"
+    )
     return True
 
 
@@ -337,6 +272,70 @@ def test_random_lists_over_random_logs_decide_as_the_real_callbacks_do(
     real: RealKeras, choose: random.Random
 ) -> None:
     compare(choose, real)
+
+
+HUGE = "1" + "0" * 400
+CURVE = [1.0, 0.5, 0.75, 0.5, 0.625]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"EarlyStopping('loss', patience={HUGE})",
+        f"EarlyStopping('loss', patience=-{HUGE})",
+        f"EarlyStopping('loss', start_from_epoch={HUGE})",
+        f"EarlyStopping('loss', start_from_epoch=-{HUGE})",
+        f"EarlyStopping('loss', min_delta={HUGE})",
+        f"EarlyStopping('loss', baseline={HUGE})",
+        f"EarlyStopping('loss', baseline=-{HUGE}, mode='max')",
+        f"EarlyStopping('loss', baseline={10**20})",
+        f"ReduceLROnPlateau('loss', patience={HUGE})",
+        f"ReduceLROnPlateau('loss', patience=1, cooldown={HUGE})",
+        f"ReduceLROnPlateau('loss', factor={HUGE})",
+        f"ReduceLROnPlateau('loss', factor=-{HUGE}, patience=1)",
+        f"ReduceLROnPlateau('loss', min_lr={HUGE}, patience=1)",
+        f"ReduceLROnPlateau('loss', min_delta={HUGE}, patience=1)",
+        f"ModelCheckpoint('m.keras', 'loss', save_best_only=True, initial_value_threshold={HUGE})",
+        f"ModelCheckpoint('m.keras', 'loss', save_best_only=True, initial_value_threshold={10**20})",
+        f"ModelCheckpoint('m.keras', save_freq={HUGE})",
+        *(
+            f"{front} mode={mode})"
+            for front in (
+                "EarlyStopping('loss', patience=1,",
+                "ReduceLROnPlateau('loss', patience=1,",
+                "ModelCheckpoint('m.keras', 'loss', save_best_only=True,",
+            )
+            for mode in ("'minimum'", "'MAX'", "None", "['min']")
+        ),
+    ],
+)
+def test_arguments_out_of_all_bounds_do_what_they_do_in_keras(real: RealKeras, text: str) -> None:
+    log = Log([*range(len(CURVE))], [{"loss": value} for value in CURVE], 1)
+    calls = parse_calls(text, real.profile)
+    ours = replay(log, calls, real.profile, learning_rate=0.1, steps_per_epoch=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mode that is none
+        theirs, states = real.drive([text], log, 0.1)
+    assert_same(ours, theirs, states, f"{real.profile.name}: {text}\n{ours.error}\n{theirs.error}")
+    if theirs.error:
+        assert f"Keras raises {theirs.error[0]}" in (ours.error or "")
+
+
+@pytest.mark.parametrize("real", ["keras"], indirect=True)
+@pytest.mark.parametrize("name", ["EarlyStopping", "ReduceLROnPlateau", "ModelCheckpoint"])
+@pytest.mark.parametrize(
+    ("mode", "is_known"), [("auto", True), ("min", True), ("minimum", False), (None, False)]
+)
+def test_of_which_mode_keras_warns_we_warn(
+    real: RealKeras, name: str, mode: str | None, is_known: bool
+) -> None:
+    text = f"{name}({'filepath=' + repr('m.keras') + ',' if name == 'ModelCheckpoint' else ''} mode={mode!r})"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        eval(text, dict(vars(real.keras.callbacks)))  # this file's own text
+    assert any("is unknown" in str(warning.message) for warning in caught) is not is_known
+    (call,) = parse_calls(text, real.profile)
+    assert any("is unknown" in note for note in call.notes) is not is_known
 
 
 METRIC_ARGUMENTS: list[dict[str, Any]] = [

@@ -562,7 +562,12 @@ def test_versions_find_their_profile(version: str, name: str, has_note: bool) ->
     assert (note is not None) is has_note
 
 
-@pytest.mark.parametrize("version", ["", "keras", "1.2", "3.x", "3.15rc1", "-3"])
+@pytest.mark.parametrize("version", ["tf_keras", "tf-keras"])
+def test_tf_keras_is_the_profile_called_2(version: str) -> None:
+    assert find_profile(version) == (PROFILES["2"], None)
+
+
+@pytest.mark.parametrize("version", ["9" * 5000, "٣.1", "", "keras", "1.2", "3.x", "3.15rc1", "-3"])
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(BadCall, match="--keras"):
         find_profile(version)

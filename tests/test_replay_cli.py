@@ -183,3 +183,79 @@ def test_replaying_leaves_the_log_byte_identical(log: Path, capsys: pytest.Captu
     main(["replay", str(log), "-c", "EarlyStopping(patience=2)", "-c", "ModelCheckpoint('m-{epoch}.keras')"])
     assert log.read_bytes() == before
     assert [path.name for path in log.parent.iterdir()] == ["training.csv"]
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize("keras", ["3.15", "3.9", "2"])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (f"EarlyStopping(patience={HUGE})", ""),
+        (f"EarlyStopping(start_from_epoch={HUGE})", ""),
+        (f"ReduceLROnPlateau(patience=1, cooldown={HUGE})", ""),
+        (f"EarlyStopping(min_delta={HUGE})", "OverflowError: int too large"),
+        (f"ReduceLROnPlateau(min_delta={HUGE})", "OverflowError: int too large"),
+        (f"ReduceLROnPlateau(min_lr={HUGE}, patience=1)", "OverflowError: int too large"),
+        (f"ReduceLROnPlateau(factor=-{HUGE}, patience=1)", "OverflowError: int too large"),
+        (
+            f"ModelCheckpoint('a.keras', save_best_only=True, initial_value_threshold={HUGE})",
+            "OverflowError: int too large",
+        ),
+    ],
+)
+def test_an_int_beyond_all_floats_does_what_it_does_in_keras(
+    log: Path, capsys: pytest.CaptureFixture[str], keras: str, call: str, words: str
+) -> None:
+    more = ["--learning-rate", "0.1", "--keras", keras]
+    code, document, err = replayed(capsys, log, "-c", call, *more)
+    (result,) = document["results"]
+    assert (code, words in result.get("error", "")) == (2 if words else 0, True)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("keras", "words"),
+    [("3.15", "ValueError: cannot compare"), ("2", "OverflowError: int too large")],
+)
+def test_a_baseline_beyond_all_floats_is_refused_as_keras_refuses_it(
+    log: Path, capsys: pytest.CaptureFixture[str], keras: str, words: str
+) -> None:
+    code, document, _ = replayed(capsys, log, "-c", f"EarlyStopping(baseline={HUGE})", "--keras", keras)
+    assert code == 2
+    assert words in document["results"][0]["error"]
+
+
+@pytest.mark.parametrize("keras", ["3.15", "2"])
+@pytest.mark.parametrize("mode", ["'minimum'", "'MIN'", "None", "['min']"])
+@pytest.mark.parametrize(
+    "call", ["EarlyStopping(patience=1, {})", "ReduceLROnPlateau({})", "ModelCheckpoint('a.keras', {})"]
+)
+def test_an_unknown_mode_is_auto_with_a_warning(
+    log: Path, capsys: pytest.CaptureFixture[str], call: str, mode: str, keras: str
+) -> None:
+    keras_option = ["--keras", keras]
+    code, document, err = replayed(capsys, log, "-c", call.format(f"mode={mode}"), *keras_option)
+    _, auto, _ = replayed(capsys, log, "-c", call.format("mode='auto'"), *keras_option)
+    (result,), (expected,) = document["results"], auto["results"]
+    assert code == 0
+    assert f"mode={mode} is unknown: Keras warns and goes on with 'auto'" in result["warnings"][0]
+    assert "is unknown" in err
+    assert result["warnings"][1:] == expected["warnings"]
+    told = ("stopped", "cuts", "checkpoints", "best")
+    assert [result[key] for key in told] == [expected[key] for key in told]
+
+
+def test_an_unknown_mode_of_a_policy_to_follow_is_said(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "--once", str(log), "--policy", "EarlyStopping(mode='minimum')"]) == 0
+    assert "is unknown: Keras warns" in capsys.readouterr().err
+
+
+def test_more_saves_than_any_disk_holds_are_refused_and_fill_no_memory(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ("-c", "ModelCheckpoint('a.keras', save_freq=1)")
+    code, document, _ = replayed(capsys, log, *call, "--steps-per-epoch", 10**9)
+    assert code == 2
+    assert "more than 1,000,000 saves" in document["results"][0]["error"]
