@@ -98,6 +98,23 @@ def worker(model: Any, backend: str | None) -> int:
     return 0
 
 
+def is_one_of_several(model: Any) -> bool:
+    """Whether other processes train the same model: to change it in one alone would part them, or hang them all."""
+    for name in ("horovod.tensorflow.keras", "horovod.keras", "horovod.tensorflow"):
+        with suppress(Exception):
+            if sys.modules[name].size() > 1:
+                return True
+    with suppress(Exception):
+        if sys.modules["torch"].distributed.get_world_size() > 1:
+            return True
+    with suppress(Exception):
+        if keras_of(model)[1] == "jax" and sys.modules["jax"].process_count() > 1:
+            return True
+    with suppress(Exception):
+        return bool(model.distribute_strategy.extended._in_multi_worker_mode())
+    return False
+
+
 def command() -> list[str]:
     """The process's arguments without what looks like a secret."""
     shown: list[str] = []
@@ -182,16 +199,17 @@ def learning_rates(optimizer: Any) -> float | dict[str, float | None] | None:
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # a LossScaleOptimizer's own rate is 0
         several = getattr(optimizer, "optimizers", None)
         if not isinstance(several, list | tuple) or not several:
-            return _learning_rate(optimizer)
+            return learning_rate(optimizer)
         rates: dict[str, float | None] = {}
         for each in several:
             name = str(getattr(each, "name", None) or type(each).__name__)
-            rates[name if name not in rates else f"{name}_{len(rates)}"] = _learning_rate(each)
+            rates[name if name not in rates else f"{name}_{len(rates)}"] = learning_rate(each)
         return rates
     return None
 
 
-def _learning_rate(optimizer: Any) -> float | None:
+def learning_rate(optimizer: Any) -> float | None:
+    """The learning rate of one optimizer, for the next step; None if it does not tell."""
     with suppress(Exception):
         rate: Any = getattr(optimizer, "learning_rate", None)
         schedule = getattr(optimizer, "_learning_rate", rate)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 
 from cbmon.callbacks import siblings
+from cbmon.callbacks.control import At, Control, Training
 from cbmon.callbacks.facts import learning_rates, number, whole
 from cbmon.callbacks.recorder import Recorder
 from cbmon.events import CallbackStates, EpochsEnded, NonFinite, Progress, RunEnded
@@ -17,6 +19,10 @@ PROGRESS_S = 10.0
 
 LEARNING_RATE_KEYS = ("learning_rate", "lr")
 """What callbacks put into the logs: no metrics; what they mean depends on the list's order."""
+
+
+RATE_LOOKS = 11
+"""Looks that the steps a second are taken over: two seconds, at five looks a second."""
 
 
 class Steps:
@@ -57,10 +63,68 @@ class Steps:
         return (self.last_end - self.first_end) / others if others > 0 else None
 
 
+class Look:
+    """What the recorder's thread sees of the running epoch: what the hooks keep of their latest call.
+
+    It knows neither model nor callbacks: a thread that held those would keep them alive.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.begun: float | None = None
+        """When the epoch began, Unix seconds."""
+        self.rate: float | None = None
+        self.now: tuple[str, Steps, int, int | None, dict[str, Any]] | None = None
+        """Phase, its steps, how many of them are done, of how many, and their logs; None between epochs."""
+        self._passed: deque[tuple[Steps, int, float]] = deque(maxlen=RATE_LOOKS)
+
+    def progress(self) -> Progress | None:
+        """The latest, in the recorder's thread alone.
+
+        A tensor of tf_keras becomes a number here: that waits for its step in this thread, not in the training's.
+        """
+        now = self.now
+        if now is None:
+            return None
+        phase, steps, step, planned, logs = now
+        return Progress(
+            time=time.time(),
+            epoch=self.epoch,
+            step=step if planned is None else min(step, planned),
+            steps=planned,
+            phase=phase,
+            metrics={str(name): number(value) for name, value in dict(logs).items()},
+            step_seconds=steps.mean_seconds(),
+            steps_per_second=self._speed(steps, step),
+            learning_rate=self.rate,
+            begun=self.begun,
+        )
+
+    def _speed(self, steps: Steps, step: int) -> float | None:
+        """Steps a second since the oldest of the last looks at this phase."""
+        at = steps.last_end
+        if not self._passed or self._passed[-1][0] is not steps:
+            self._passed.clear()
+        if step and (not self._passed or self._passed[-1][1] < step):
+            self._passed.append((steps, step, at))
+        if len(self._passed) < 2:
+            return None
+        (_, first, since), (_, last, until) = self._passed[0], self._passed[-1]
+        return (last - first) / (until - since) if until > since else None
+
+
 class Fit:
     """What is known of one call of `fit`, from its begin to its end."""
 
-    def __init__(self, model: Any, recorder: Recorder, callbacks: list[Any], steps: int | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        recorder: Recorder,
+        callbacks: list[Any],
+        steps: int | None,
+        look: Look | None = None,
+        control: Control | None = None,
+    ) -> None:
         """Begin.
 
         Args:
@@ -68,8 +132,14 @@ class Fit:
             recorder: takes the events.
             callbacks: the fit's list; empty if it could not be seen.
             steps: planned steps an epoch, None if Keras does not know.
+            look: where the recorder's thread looks for the running epoch.
+            control: the requests to this fit; None if nobody can ask.
         """
         self.recorder = recorder
+        self._look = look or Look()
+        self._control = control
+        self._asked = () if control is None else control.pending
+        self._thread = get_ident()
         self.last: EpochsEnded | None = None
         self._model = model
         self._callbacks = callbacks
@@ -99,24 +169,38 @@ class Fit:
         self._progress_due = self._begun + PROGRESS_S
         self._train, self._test, self._test_seconds = Steps(), None, None
         self._is_bad = False
+        self._look.epoch, self._look.begun, self._look.rate = epoch, time.time(), None
+        self._look.now = ("train", self._train, 0, self._planned, {})
+        if self._asked:
+            self._obey(At.EPOCH_BEGIN)
 
     def begin_step(self) -> None:
         """Before the first step of an epoch: by now every callback has set the learning rate it wants."""
+        if self._asked:
+            self._obey(At.STEP)
         if self._train.begun is None:
             self._train.begun = time.perf_counter()
-            self._rate = None
-            self._rate = learning_rates(getattr(self._model, "optimizer", None))
+            self._read_rate()
+
+    def _read_rate(self) -> None:
+        self._rate = None
+        self._rate = learning_rates(getattr(self._model, "optimizer", None))
+        self._look.rate = self._rate if isinstance(self._rate, float) else None
 
     def end_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of training: running means since the epoch began."""
         now = time.perf_counter()
         is_furthest = self._train.ended(batch, now)
+        if is_furthest and self._test is None:
+            self._look.now = ("train", self._train, batch + 1, self._planned, logs)
         loss = logs.get("loss")
         if loss.__class__ is float and loss - loss != 0.0 and not self._is_bad:  # NaN or infinite
             self._is_bad = True
             self.recorder.put(NonFinite(time=time.time(), epoch=self._epoch, step=batch, metric="loss"))
         if is_furthest and now >= self._progress_due:
             self._report("train", self._train, batch + 1, self._planned, logs)
+        if self._asked and get_ident() == self._thread:  # else: in this thread before the next step
+            self._obey(At.STEP)
 
     def begin_test(self) -> None:
         """Validation begins."""
@@ -125,14 +209,20 @@ class Fit:
         self._test_steps = whole(
             getattr(getattr(self._model, "_eval_epoch_iterator", None), "num_batches", None)
         )
+        if self._look.now is not None:
+            self._look.now = ("validation", self._test, 0, self._test_steps, {})
 
     def end_test_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of validation."""
         now = time.perf_counter()
         if self._test is not None:
             is_furthest = self._test.ended(batch, now)
+            if is_furthest and self._look.now is not None:
+                self._look.now = ("validation", self._test, batch + 1, self._test_steps, logs)
             if is_furthest and now >= self._progress_due:
                 self._report("validation", self._test, batch + 1, self._test_steps, logs)
+        if self._asked and get_ident() == self._thread:
+            self._obey(At.VALIDATION)
 
     def end_test(self) -> None:
         """Validation is over; a callback may start another one in the same epoch."""
@@ -157,6 +247,11 @@ class Fit:
             )
         )
 
+    def _obey(self, at: At) -> None:
+        """Do what watchers asked for, as far as it can be done here; in the training thread."""
+        if self._control is not None:
+            self._control.obey(Training(self._model, self._callbacks, self._epoch), at)
+
     def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Record the epoch: all its logs, exactly."""
         if epoch < 0:
@@ -164,8 +259,10 @@ class Fit:
         if not self._is_open and self.last and self.last.epochs == [epoch]:
             return
         self._is_open = False
+        self._look.now = None
         if self._train.begun is None:  # an epoch without a batch
-            self.begin_step()
+            self._train.begun = time.perf_counter()
+            self._read_rate()
         several = self._rate if isinstance(self._rate, dict) else {}
         rates = {*LEARNING_RATE_KEYS, *(f"learning_rate_{name}" for name in several)}
         logged = {str(key): value for key, value in logs.items() if key not in rates}
@@ -190,12 +287,15 @@ class Fit:
         self._is_first_epoch = False
         if self._planned is None:
             self._planned = self._train.done or None
+        self._obey(At.EPOCH_END)
 
     def end(self) -> None:
         """Record how it ended, by what the other callbacks tell."""
         self._look_at_siblings()
         is_stopped = bool(getattr(self._model, "stop_training", False))
         by = siblings.stopped_by(self._callbacks, self.last) if is_stopped else []
+        if is_stopped and self._control is not None and self._control.stopped_by:
+            by.append(self._control.stopped_by)
         restored = siblings.restored_epoch(self._callbacks)
         how = "stopped" if is_stopped else "finished"
         self.recorder.put(RunEnded(time=time.time(), how=how, by=by, restored=restored))

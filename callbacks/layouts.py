@@ -59,6 +59,20 @@ class JsonLines:
         return b"" if start and has_begun else self._first
 
 
+class NoFile:
+    """Nothing is written: who wants the run has to watch it."""
+
+    opens_at_once = False
+
+    def encode(self, event: RecordedEvent) -> bytes:
+        """No line."""
+        return b""
+
+    def lead(self, start: bytes, *, has_begun: bool) -> bytes | None:
+        """No first line either."""
+        return b""
+
+
 class CsvRows:
     """What any reader of CSVLogger files reads: epochs, with cbmon's own columns after the metrics.
 

@@ -8,6 +8,7 @@ one crashes in the other, and importing this file loads no Keras. Hooks never ra
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import time
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from cbmon.callbacks import facts
+from cbmon.callbacks.control import Control
 from cbmon.callbacks.exits import Whereabouts
-from cbmon.callbacks.fit import Fit
-from cbmon.callbacks.layouts import CsvRows, JsonLines, Layout
+from cbmon.callbacks.fit import Fit, Look
+from cbmon.callbacks.layouts import CsvRows, JsonLines, Layout, NoFile
 from cbmon.callbacks.recorder import Recorder, say
 from cbmon.callbacks.siblings import siblings_of
-from cbmon.endpoint import this_process
+from cbmon.callbacks.wire import History, Wire
+from cbmon.endpoint import PATH_MAX, Hello, this_process
 from cbmon.events import RunStarted
 
 P = ParamSpec("P")
@@ -42,6 +45,10 @@ def _guarded(hook: Callable[Concatenate[Monitor, P], None]) -> Callable[Concaten
     return guarded
 
 
+LIVE_HZ_MAX = 50.0
+"""Looks a second at the running epoch; a terminal shows fewer."""
+
+
 class _Outer(NamedTuple):
     """A fit that waits while another one runs inside it."""
 
@@ -49,8 +56,19 @@ class _Outer(NamedTuple):
     inner: Whereabouts
 
 
-_OF_A_FIT = ("_model", "_params", "_fit", "_outer", "_recorder", "_close", "_run_id", "_has_failed")
+_OF_A_FIT = (
+    *("_model", "_params", "_fit", "_outer", "_recorder", "_history", "_close", "_run_id", "_has_failed"),
+)
 """What a copy of a Monitor does not get; it gets what a subclass keeps beside them."""
+
+
+_SOCKET = "unix://"
+
+
+def _can_be_socket(path: str) -> bool:
+    """Whether a path may be that of a socket; "" is: it gets a name of its own. What is called a log is a typo."""
+    is_path = os.path.isabs(path) and not path.endswith(("/", ".jsonl", ".csv")) and "\0" not in path
+    return not path or (is_path and len(os.fsencode(path)) <= PATH_MAX)
 
 
 class Monitor:
@@ -58,7 +76,8 @@ class Monitor:
 
     Works at any place in the list. Several fits of one instance are attempts of one run in one file; a copy
     (deepcopy, pickle, fork) records a run of its own. Of several workers that train one model together the
-    chief alone records.
+    chief alone records. While a fit runs, `cbmon watch` on this machine sees the progress within its epochs, and
+    its user may ask for a stop, another learning rate or a checkpoint.
     """
 
     async_safe = True
@@ -73,6 +92,8 @@ class Monitor:
     _outer: _Outer | None = None
     _recorder: Recorder | None = None
     """Of the latest fit: the next one goes on in its file."""
+    _history: History | None = None
+    """Of a run without a file: its fits so far."""
     _close: weakref.finalize[..., Monitor] | None = None
     """Ends the record when this object goes after a fit that raised, or at the interpreter's exit."""
     _run_id = ""
@@ -85,6 +106,8 @@ class Monitor:
         config: Mapping[str, Any] | None = None,
         record_argv: bool = True,
         all_workers: bool = False,
+        control: bool = True,
+        live_hz: float = 5.0,
     ) -> None:
         """Take the place of the record; nothing is read or written before training begins.
 
@@ -92,27 +115,41 @@ class Monitor:
             path: a folder (no suffix, or ending in "/"), which gets one new file per run; or a `.jsonl` file, the
                 full record; or a `.csv` file, which every reader of CSVLogger files reads. An existing file is
                 appended to if it is such a record (a `.csv`: with the same columns), else another name is taken.
+                Or `unix:///path.sock`, a socket and no file: who watches gets the run from its start, and
+                nothing is left when it has ended; `unix://` alone takes a name of its own, and says it.
             config: hyperparameters and whatever else to keep with the run. Values whose name holds "key", "token",
                 "secret", "passw" or "credential" are masked.
             record_argv: keep the command line, masked likewise.
             all_workers: record in every worker of a distributed training, each into a file of its own.
+            control: whether this user's other processes may ask for a stop, another learning rate or a checkpoint.
+            live_hz: how often a second watchers are told of the progress within an epoch, at most.
 
         Raises:
-            ValueError: any other suffix, or a URL.
+            ValueError: any other suffix, another URL, or no such frequency.
             TypeError: a config that is no mapping.
         """
         self._path = os.path.expanduser(os.fspath(path))
+        self._has_file = not self._path.startswith(_SOCKET)
         self._suffix = "" if self._path.endswith("/") else Path(self._path).suffix
-        if self._suffix not in ("", ".jsonl", ".csv") or "://" in self._path or not self._path:
+        is_taken = self._suffix in ("", ".jsonl", ".csv") and "://" not in self._path and self._path != ""
+        if not self._has_file:
+            self._path = os.path.expanduser(self._path.removeprefix(_SOCKET))
+            is_taken = _can_be_socket(self._path)
+        if not is_taken:
             raise ValueError(
-                "Monitor takes a folder (if its name has a dot, end it in '/'), a .jsonl file or a .csv file. "
-                f"Received: path={self._path!r}"
+                "Monitor takes a folder (if its name has a dot, end it in '/'), a .jsonl file or a .csv file, or "
+                f"{_SOCKET} and the absolute path of a socket, of {PATH_MAX} bytes at most. "
+                f"Received: path={os.fspath(path)!r}"
             )
+        if not (math.isfinite(live_hz) and 0 < live_hz <= LIVE_HZ_MAX):
+            raise ValueError(f"Monitor takes a live_hz up to {LIVE_HZ_MAX:g}. Received: live_hz={live_hz!r}")
         if not isinstance(config, Mapping | None):
             raise TypeError(f"Monitor takes a mapping of names to values. Received: config={config!r}")
         self._config = facts.plain_config(config or {})
         self._record_argv = record_argv
         self._all_workers = all_workers
+        self._is_controlled = bool(control)
+        self._live_s = 1 / live_hz
         self._is_copy = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,10 +186,49 @@ class Monitor:
         if started.worker and not self._all_workers:
             return
         path, is_new = self._next_path(started.worker)
-        layout: Layout = CsvRows() if self._suffix == ".csv" else JsonLines(started)
-        self._recorder = Recorder(path, layout, is_new=is_new, whereabouts=whereabouts)
+        layout: Layout = (
+            NoFile() if not self._has_file else CsvRows() if self._suffix == ".csv" else JsonLines(started)
+        )
+        if self._recorder is None or not self._recorder.is_ours:
+            self._history = None
+        look, control = Look(), Control(say) if self._is_controlled else None
+        wire = self._wire(started, path, look, control)
+        self._recorder = Recorder(path, layout, is_new=is_new, whereabouts=whereabouts, wire=wire)
+        if control is not None:
+            control.connect(self._recorder)
+        if not self._has_file:
+            self._recorder.put(started)
         self._close = weakref.finalize(self, self._recorder.abandon)
-        self._fit = Fit(self._model, self._recorder, siblings, started.steps)
+        self._fit = Fit(self._model, self._recorder, siblings, started.steps, look, control)
+
+    def _wire(self, started: RunStarted, path: Path, look: Look, control: Control | None) -> Wire | None:
+        """The live wire of a fit; None, and said, if this process may open no more files."""
+        assert started.process is not None
+        hello = Hello(
+            run_id=started.run_id,
+            started=started.time,
+            name=path.name,
+            process=started.process,
+            control=control is not None,
+            replays=not self._has_file,
+        )
+        given = None if self._has_file or not self._path else path
+        try:
+            wire = Wire(
+                hello,
+                control,
+                look.progress,
+                every_s=self._live_s,
+                path=given,
+                history=self._history,
+                say=say,
+            )
+        except OSError as error:
+            say(f"nobody can watch {path} live ({error.strerror or error}); training goes on")
+            return None
+        if not self._has_file:
+            self._history = wire.history
+        return wire
 
     def _started(self, siblings: list[Any]) -> RunStarted:
         """What is known of a fit when it begins."""
@@ -188,10 +264,10 @@ class Monitor:
         is_copy = (
             self._is_copy or self._recorder is not None
         )  # somebody else's recorder: this is a forked child
-        path, mark = Path(self._path).absolute(), self._run_id[:4]
+        path, mark = Path(self._path or "live.sock").absolute(), self._run_id[:4]
         if worker:
             mark = f"{mark}-worker{worker}"
-        if not self._suffix:
+        if self._has_file and not self._suffix:
             return path / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{mark}.jsonl", True
         is_own = is_copy or worker is not None
         return (path.with_stem(f"{path.stem}-{mark}"), True) if is_own else (path, False)

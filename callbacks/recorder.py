@@ -1,4 +1,4 @@
-"""The writer of a record: one daemon thread that owns the file, fed by a bounded queue.
+"""The writer of a record: one daemon thread that owns the file and the live wire, fed by a bounded queue.
 
 The training thread only puts events; it never waits for a disk. What the disk refuses is kept and tried
 again, with one message when that starts and one when it is over. Only the process that made a recorder
@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from cbmon.callbacks import exits
 from cbmon.callbacks.layouts import Layout
+from cbmon.callbacks.wire import Wire
 from cbmon.events import Heartbeat, RecordedEvent, RunEnded
 
 HEARTBEAT_S = 60.0
@@ -70,7 +71,13 @@ class Recorder:
     """Writes one attempt into a record file; makes the folder and the file in its own thread."""
 
     def __init__(
-        self, path: Path, layout: Layout, *, is_new: bool, whereabouts: exits.Whereabouts | None = None
+        self,
+        path: Path,
+        layout: Layout,
+        *,
+        is_new: bool,
+        whereabouts: exits.Whereabouts | None = None,
+        wire: Wire | None = None,
     ) -> None:
         """Start the thread.
 
@@ -79,10 +86,12 @@ class Recorder:
             layout: how events become lines.
             is_new: never write into a file that exists: another name is taken instead.
             whereabouts: where the fit runs, to see when it is left without a word.
+            wire: where watchers come in; None if nobody can.
         """
         self.path = path
         self.whereabouts = whereabouts or exits.Whereabouts()
         self._layout = layout
+        self._wire = wire
         self._is_new = is_new
         self._has_begun = False
         self._owner = os.getpid()
@@ -106,6 +115,8 @@ class Recorder:
             self._thread.start()
         except RuntimeError:  # the user may have no more threads
             exits.unwatch(self)
+            if wire is not None:
+                wire.forget()
             raise
 
     @property
@@ -124,7 +135,12 @@ class Recorder:
             outcome = "takes nothing: the next epochs are not recorded" if is_full else "is written again"
             say(f"{self.path} {outcome}")
         if not is_full or self._has_end:
-            self._waiting.put(event)
+            self._hand_over(event)
+
+    def _hand_over(self, item: RecordedEvent | Deferred | None) -> None:
+        self._waiting.put(item)
+        if wire := self._wire:
+            wire.wake()
 
     def _may_put(self, event: RecordedEvent | Deferred) -> bool:
         """Whether the fit goes on so far; nothing comes after its end, and there is one end."""
@@ -159,7 +175,7 @@ class Recorder:
 
     def _finish(self) -> None:
         self._is_closing = True
-        self._waiting.put(None)
+        self._hand_over(None)
 
     def _work(self) -> None:
         try:
@@ -176,34 +192,70 @@ class Recorder:
             say(f"recording into {self.path} ended: {error!r}")
         finally:
             self._close_file()
+            if self._wire is not None:
+                self._wire.close()
             exits.unwatch(self)
 
     def _take(self) -> bytes:
         """Everything that waits, as lines; a heartbeat after a long silence."""
         if len(self._refused) > REFUSED_MAX:
-            time.sleep(RETRY_S)  # takes nothing more: what comes now waits in the queue, which is bounded
+            self._sleep(RETRY_S)  # takes nothing more: what comes now waits in the queue, which is bounded
             return b""
-        try:
-            items = [self._waiting.get(timeout=min(LOOK_S, HEARTBEAT_S))]
-        except Empty:
+        items = self._wait(min(LOOK_S, HEARTBEAT_S))
+        if not items:
             if self.whereabouts.is_running() is False and not self._has_end:
                 self.leave(self.whereabouts.exception())
             elif not self._refused and time.monotonic() - self._spoke_at >= HEARTBEAT_S:
-                return self._layout.encode(Heartbeat(time=time.time()))
+                self._spoke_at = time.monotonic()
+                return self._encoded(Heartbeat(time=time.time()))
             return b""
+        return b"".join(self._encoded(item) for item in items if item is not None)
+
+    def _wait(self, timeout: float) -> list[RecordedEvent | Deferred | None]:
+        """Everything that waits, after so many seconds at most; meanwhile watchers are served."""
+        items: list[RecordedEvent | Deferred | None] = []
         with suppress(Empty):
+            if self._wire is None:
+                items.append(self._waiting.get(timeout=timeout))
+            else:
+                self._serve(timeout)
             while True:
                 items.append(self._waiting.get_nowait())
-        return b"".join(self._encoded(item) for item in items if item is not None)
+        return items
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._wire is None:
+                time.sleep(left)
+            else:
+                self._serve(left)
+
+    def _serve(self, seconds: float) -> None:
+        """Serve watchers for so long, or until something is put. Recording goes on without them if that fails."""
+        assert self._wire is not None
+        try:
+            self._wire.tend(self.path)
+            self._wire.wait(seconds)
+        except Exception as error:  # noqa: BLE001  # whatever goes wrong with a watcher, the file is to be written
+            say(f"nobody can watch {self.path} live any more ({error!r}); training goes on")
+            wire, self._wire = self._wire, None
+            wire.close()
 
     def _encoded(self, item: RecordedEvent | Deferred) -> bytes:
         try:
-            return b"".join(map(self._layout.encode, item() if callable(item) else (item,)))
+            return b"".join(map(self._line, item() if callable(item) else (item,)))
         except Exception as error:  # noqa: BLE001  # somebody's value; it costs its own event, not the record
             if not self._has_failed:
                 self._has_failed = True
                 say(f"{self.path} lacks something that cannot be written ({error!r}); training goes on")
             return b""
+
+    def _line(self, event: RecordedEvent) -> bytes:
+        line = self._layout.encode(event)
+        if self._wire is not None:
+            self._wire.published(event)
+        return line
 
     def _write(self, lines: bytes) -> None:
         """Write what was refused before and these lines; keep from the first line on that is not whole."""
@@ -303,6 +355,8 @@ def _let_go() -> None:
     with suppress(Exception):  # a fork in the middle of whatever; the child is not ours to disturb
         for recorder in list(_recorders):
             recorder._close_file()
+            if recorder._wire is not None:
+                recorder._wire.forget()
 
 
 if hasattr(os, "register_at_fork"):

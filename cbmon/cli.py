@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import IO, Any
 
@@ -56,6 +56,33 @@ def commands() -> None:
     help="An EarlyStopping or ReduceLROnPlateau to follow beside the run: 'EarlyStopping(patience=5)'.",
 )
 @click.option("--max-fps", type=click.FloatRange(0.1, 60), default=10, help="Pictures a second at most (10).")
+@click.option(
+    "--listen",
+    "address",
+    metavar="HOST:PORT",
+    help="Also take in what keras.callbacks.RemoteMonitor sends there; its records go into PATH, a folder.",
+)
+@click.option(
+    "--token",
+    metavar="T",
+    envvar="CBMON_TOKEN",
+    help="What trainers have to show, needed beyond this machine: RemoteMonitor(headers={'X-Token': T}). "
+    "Better in CBMON_TOKEN: others see a command line.",
+)
+@click.option("--notify", is_flag=True, help="Ring, and have the desktop notified, at each new alert.")
+@click.option(
+    "--on-alert",
+    "command",
+    metavar="CMD",
+    help="Run CMD at each new alert, which comes as JSON on its standard input; no shell is between.",
+)
+@click.option(
+    "--alert-level",
+    type=click.Choice(["info", "warning", "error"]),
+    default="warning",
+    help="What --notify and --on-alert tell: warnings, errors and ends of runs (warning), errors alone, or all.",
+)
+@click.option("--read-only", is_flag=True, help="Without the keys that ask something of a training.")
 @click.option("--ascii", "is_ascii", is_flag=True, help="No characters beyond ASCII.")
 def watch(
     paths: tuple[str, ...],
@@ -65,26 +92,325 @@ def watch(
     epochs: int | None,
     policies: tuple[str, ...],
     max_fps: float,
+    address: str | None,
+    token: str | None,
+    notify: bool,
+    command: str | None,
+    alert_level: str,
+    read_only: bool,
     is_ascii: bool,
 ) -> int:
-    """Follow training live: runs, curves, learning rate, alerts. PATH defaults to the current folder."""
+    """Follow training live: runs, curves, learning rate, alerts. PATH defaults to the current folder.
+
+    unix:///path.sock is the socket of a run without a file, unix:// all of them.
+    """
     from cbmon.sources import Follower
+    from cbmon.wire import Wires
 
     paths = paths or (".",)
     if math.isnan(max_fps):  # click lets it pass between any bounds
         raise BadCall("--max-fps nan: give a number from 0.1 to 60")
-    _require_paths(paths, waits=not (once or plain) and _has_screen())
+    has_screen = not (once or plain) and _has_screen()
+    if once and (address or notify or command):
+        raise BadCall("--once prints one frame: leave out --listen, --notify and --on-alert")
+    if address is not None:
+        _make_folder(paths)
+    _require_paths(paths, waits=has_screen, is_live=not once)
     make_policies = _policies(policies)
     if once:
         return _print_frame(paths, epochs, make_policies(), is_ascii or not _speaks_utf8(sys.stdout))
-    return _follow(
-        Follower(paths, poll=poll),
-        plain=plain,
-        planned=epochs,
-        is_ascii=is_ascii,
-        policies=make_policies,
-        max_fps=max_fps,
-    )
+    follower = Follower(paths, poll=poll, wires=Wires())
+    with ExitStack() as stack:
+        say: Callable[[str], None] = _complain
+        if has_screen and (address or command):
+            say = _screen_notes(stack)
+        make_word = _word(stack, say, notify=notify, command=command, level=alert_level)
+        if address is not None:
+            stack.enter_context(_listening(address, token, paths[0], say, tells=not has_screen))
+        return _follow(
+            follower,
+            plain=plain,
+            planned=epochs,
+            is_ascii=is_ascii,
+            make_word=make_word,
+            notes=None if say is _complain else say,
+            is_awaited=address is not None,
+            asks=not read_only,
+            policies=make_policies,
+            max_fps=max_fps,
+        )
+
+
+@commands.command()
+@click.argument("address", metavar="HOST:PORT")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option(
+    "--token",
+    metavar="T",
+    envvar="CBMON_TOKEN",
+    help="What trainers have to show; needed beyond this machine.",
+)
+def listen(address: str, folder: str, token: str | None) -> int:
+    """Take in what keras.callbacks.RemoteMonitor sends, and write it as records into FOLDER, without a screen.
+
+    A record for each path: RemoteMonitor(root="http://localhost:9000", path="/run7"). Ctrl-C ends it.
+    """
+    from threading import Event
+
+    _make_folder((folder,))
+    with _listening(address, token, folder, _complain, tells=True):
+        Event().wait()
+    return ExitCode.OK
+
+
+@commands.command("wait")
+@click.argument("path", metavar="RUN")
+@click.option(
+    "--until",
+    metavar="CONDITION",
+    help="End with 0 once an epoch meets it: 'val_loss < 0.2', 'best(val_auc) > .9 and epoch >= 10'.",
+)
+@click.option("--timeout", metavar="TIME", help="Give up after so long, with exit code 124: 90s, 30m, 2h.")
+@click.option("--poll", is_flag=True, help="Look every 2 s instead of trusting file system notices.")
+def wait_for(path: str, until: str | None, timeout: str | None, poll: bool) -> int:
+    """Wait until a run has ended, or until one of its epochs meets a condition.
+
+    RUN is a log, or a folder with one. Exit codes: 0 it finished, or met the condition; 1 it failed or was
+    interrupted, or ended (or is NaN or diverged) without meeting it; 3 no such log; 124 --timeout is over. In a
+    condition stand metrics, best(metric), epoch (from 1), lr, numbers, comparisons, and, or, not. All epochs of
+    the latest attempt count, those already there too.
+    """
+    from threading import Timer
+
+    from cbmon.sources import Follower, find
+    from cbmon.waiting import Condition, Waiter, parse_timeout
+    from cbmon.waiting import wait as wait_with
+
+    limit_s = None if timeout is None else parse_timeout(timeout)
+    condition = None if until is None else Condition(until)
+    _require_paths((path,), waits=False)
+    finding = find((path,))
+    if not finding.logs:
+        _tell_skipped((path,), finding.logs, finding.skipped)
+        return ExitCode.NO_DATA
+    if len(finding.logs) > 1:
+        names = ", ".join(printable(str(log.path), 100) for log in finding.logs[:5])
+        more = ", …" if len(finding.logs) > 5 else ""
+        raise BadCall(f"{path}: wait is for one run, here are {len(finding.logs)}: {names}{more}")
+    (log,) = finding.logs
+    follower = Follower([str(log.path)], poll=poll)
+    timer = None if limit_s is None else Timer(limit_s, follower.stop)
+    try:
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        outcome = wait_with(
+            follower, Waiter(log.name, condition, _complain, has_limit=limit_s is not None), limit_s
+        )
+    finally:
+        if timer is not None:
+            timer.cancel()
+        follower.stop()
+    _complain(outcome.words)
+    return outcome.code
+
+
+@commands.command()
+@click.argument("path", metavar="RUN")
+@click.argument("request", metavar="stop|lr|save", type=click.Choice(["stop", "lr", "save"]))
+@click.argument("value", required=False, metavar="[X|FILE]")
+@click.option("--now", is_flag=True, help="stop: with the present batch, not after the epoch.")
+@click.option(
+    "--timeout", metavar="TIME", default="5m",
+    help="Wait so long for the answer: 90s, 5m (the default), 2h.",
+)  # fmt: skip
+def ctl(path: str, request: str, value: str | None, now: bool, timeout: str) -> int:
+    """Ask something of a training that runs, as the keys of `watch` do.
+
+    RUN is a record of Monitor's, a folder in which one run is live, or unix:///path.sock. `stop` ends the fit after
+    this epoch, `lr 3e-4` or `lr x0.5` sets the learning rate, `save [FILE.keras]` saves the model. The answer comes
+    between two batches, at the latest after a validation. Exit codes: 0 it is done; 1 the training refuses; 3 no
+    such live run; 124 no answer within --timeout, though it may still be done.
+    """
+    from cbmon.endpoint import Ask, NoWire
+    from cbmon.waiting import parse_timeout
+    from cbmon.wire import read_rate
+
+    limit_s = parse_timeout(timeout)
+    if (request == "lr") != (value is not None) and request != "save":
+        raise BadCall("lr needs a learning rate or a factor: lr 3e-4, lr x0.5" if request == "lr" else
+                      f"stop takes no {value!r}; --now ends it at once")  # fmt: skip
+    if now and request != "stop":
+        raise BadCall(f"--now is for stop, not for {request}")
+    rate, scale = read_rate(value) if request == "lr" and value else (None, None)
+    target = os.path.abspath(os.path.expanduser(value)) if request == "save" and value else None
+    line = _live_run(path)
+    what = "stop_now" if now else request
+    try:
+        answer = line.ask(Ask(id=1, what=what, value=rate, scale=scale, path=target), limit_s)
+    except TimeoutError:
+        _complain(f"{line.hello.name}: no answer within {timeout}; it may still be done")
+        return ExitCode.TIMED_OUT
+    except NoWire as error:
+        _complain(f"{line.hello.name}: no answer came: {printable(str(error), 1000)}")
+        return ExitCode.NO_DATA
+    finally:
+        line.close()
+    words = f"{line.hello.name}: {answer.words}"
+    if answer.done:
+        click.echo(printable(words, 2000))
+        return ExitCode.OK
+    _complain(printable(words, 2000))
+    return ExitCode.UNHEALTHY
+
+
+HELLO_S = 5.0
+"""How long a trainer may take to say hello to `ctl`."""
+
+
+def _live_run(path: str) -> Any:
+    """A connection to the one training that PATH means.
+
+    Raises:
+        NoRunsFound: there is none; the text says why.
+        BadCall: there are several.
+    """
+    from pathlib import Path
+
+    from cbmon.endpoint import NoWire, live_sockets, socket_paths
+    from cbmon.sources import find
+    from cbmon.views import no_control
+    from cbmon.wire import NOBODY, SOCKET, Line
+
+    if path.startswith(SOCKET):
+        given = os.path.expanduser(path.removeprefix(SOCKET))
+        places = {at: [at] for at in ([Path(given)] if given else live_sockets())}
+    else:
+        _require_paths((path,), waits=False)
+        finding = find((path,))
+        if not finding.logs:
+            _tell_skipped((path,), finding.logs, finding.skipped)
+            raise NoRunsFound(f"{path}: no training log to find a live run by")
+        places = {log.path: [at for at in socket_paths(log.path) if at.exists()] for log in finding.logs}
+    found: dict[Path, Line] = {}
+    reasons = []
+    for key, sockets in places.items():
+        for at in sockets:
+            try:
+                found[key] = Line(at, HELLO_S)
+                break
+            except NoWire as error:
+                reasons.append(printable(str(error), 1000))
+    if len(found) > 1:
+        for line in found.values():
+            line.close()
+        names = ", ".join(printable(str(key), 100) for key in list(found)[:5])
+        more = ", …" if len(found) > 5 else ""
+        raise BadCall(f"{path}: ctl is for one run, here are {len(found)} live ones: {names}{more}")
+    if not found:
+        words = reasons[0] if reasons else NOBODY
+        if len(places) == 1 and not path.startswith(SOCKET):
+            runs, _ = _load((path,))
+            words = next((why for _, run in runs if (why := no_control(run))), words)
+        elif len(places) > 1:
+            words = "no run here is live"
+        raise NoRunsFound(f"{path}: {words}")
+    ((key, line),) = found.items()
+    if not path.startswith(SOCKET):
+        runs, _ = _load((str(key),))
+        started = runs[0][1].current.started if runs else None
+        if started is not None and started.run_id != line.hello.run_id:
+            line.close()
+            raise NoRunsFound(f"{key}: another run listens for it")
+    return line
+
+
+def _make_folder(paths: Sequence[str]) -> None:
+    """What `--listen` writes into: one folder, made if only it is missing."""
+    _refuse_empty(paths)
+    if len(paths) > 1:
+        raise BadCall(f"--listen writes its records into one folder, here are {len(paths)} paths")
+    folder = paths[0]
+    if os.path.isdir(folder):
+        return
+    try:
+        os.mkdir(folder)
+    except OSError as error:
+        reason = "this is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise BadCall(f"{folder}: {reason}; records are written into a folder") from None
+
+
+@contextmanager
+def _listening(
+    address: str, token: str | None, folder: str, say: Callable[[str], None], *, tells: bool
+) -> Iterator[None]:
+    """Take in what RemoteMonitor sends; at the end, also by SIGTERM, what was taken in is written."""
+    import signal
+
+    from cbmon.receiver import Listening, Receiver, bind
+
+    if token is not None and not (token and all("!" <= sign <= "~" for sign in token)):
+        raise BadCall("--token: one or more letters, digits and signs of ASCII, no blanks")
+    receiver = Receiver(folder, token=token, say=say, now=time.time, monotonic=time.monotonic)
+    listening = Listening(bind(address, has_token=token is not None), receiver)
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL  # not under nohup
+    }
+    before[signal.SIGTSTP] = signal.signal(
+        signal.SIGTSTP, lambda *_: None
+    )  # stopped, it would stop the trainings
+    listening.start()
+    if tells:
+        say(f"RemoteMonitor(root={listening.url!r}, path='/NAME') is recorded in {folder}")
+    try:
+        yield
+    finally:
+        listening.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if tells or receiver.taken or receiver.refused:
+            say(receiver.summary())
+
+
+def _screen_notes(stack: ExitStack) -> Callable[[str], None]:
+    """Takes lines for the screen; the latest are told on stderr too, when the screen is gone."""
+    from cbmon.word import Notes
+
+    notes = Notes()
+
+    def tell() -> None:
+        for line in notes.lines:
+            _complain(line)
+
+    stack.callback(tell)
+    return notes
+
+
+def _word(
+    stack: ExitStack, say: Callable[[str], None], *, notify: bool, command: str | None, level: str
+) -> Callable[[Callable[[str], None], bool], Any] | None:
+    """What makes the sender of word of alerts, given how to write to the terminal; None if nobody wants it."""
+    if not notify and command is None:
+        return None
+    from cbmon.rules import Severity
+    from cbmon.word import CommandWay, Word, read_command, terminal_way
+
+    ways: list[Any] = []
+    if command is not None:
+        runner = CommandWay(read_command(command), say)
+        stack.callback(runner.close)
+        ways.append(runner)
+    if notify and not (sys.stdout and sys.stdout.isatty()):
+        _complain("--notify: no terminal here that could ring (--on-alert CMD needs none)")
+
+    def make(write: Callable[[str], None], is_narrow: bool) -> Any:
+        rings = notify and bool(sys.stdout and sys.stdout.isatty())
+        bell = [terminal_way(write, os.environ, is_ascii=is_narrow)] if rings else []
+        return Word([*bell, *ways], Severity(level))
+
+    return make
 
 
 def _policies(texts: Sequence[str]) -> Callable[[], Sequence[Any]]:
@@ -234,13 +560,20 @@ def replay(
     from cbmon.views import warning_lines
 
     profile, note = find_profile(version)
-    lists = [("1", [call for text in calls for call in parse_calls(text, profile)])] if calls else []
+    imports = engine != "keras"  # there the child process does, and once is enough
+    listed = [call for text in calls for call in parse_calls(text, profile, imports=imports)]
+    lists = [("1", listed)] if calls else []
     for number, text in enumerate(variants, len(lists) + 1):
-        name, members = parse_variant(text, profile)
+        name, members = parse_variant(text, profile, imports=imports)
         lists.append((name or str(number), members))
+    if len(twice := [name for name, _ in lists]) > len(set(twice)):
+        name = next(each for each in twice if twice.count(each) > 1)
+        raise BadCall(f"two lists are called {name!r}: give each --variant its own name")
     if plays:
-        if as_json or page is not None or explain:
-            raise BadCall("--play shows a log on the screen; give --json, --html and --explain without it")
+        if as_json or page is not None or explain or target is not None or engine != "cbmon":
+            raise BadCall(
+                "--play shows a log on the screen; give --json, --html, --explain, --write and --engine without it"
+            )
         return _play(logs, [call for _, members in lists for call in members], profile, attempt)
     if not lists:
         raise BadCall("nothing to replay: give a callback, such as -c 'EarlyStopping(patience=5)'")
@@ -301,17 +634,35 @@ def replay(
         _write_page(page, replay_page(results, cases, profile))
     if target is not None and runs:
         is_refused = not _write_log(target, results) or is_refused
-    told = set()
-    for result in results:
-        for words in ([result.error] if result.error else []) + list(result.warnings):
-            if (result.log, words) not in told:
-                told.add((result.log, words))
-                _complain(f"{result.log}: {words}")
+    _tell_of_logs(results)
     if not runs:
         return ExitCode.NO_DATA
     if engine == "both" and _tell_differences(results, differences):
         return ExitCode.UNHEALTHY
     return ExitCode.USAGE if is_refused or any(result.error for result in results) else ExitCode.OK
+
+
+LINES_A_WARNING = 5
+"""Logs that are named one by one where all have the same to say; of more, how many they are."""
+
+
+def _tell_of_logs(results: Sequence[Any]) -> None:
+    """Errors and warnings, a line each; what many logs share, in one."""
+    from cbmon.replay.engine import HAS
+
+    logs: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        for words in ([result.error] if result.error else []) + list(result.warnings):
+            said = logs.setdefault(words.partition(HAS)[0], {}).setdefault(result.log, [])
+            if words not in said:
+                said.append(words)
+    for shared, said in logs.items():
+        if len(said) > LINES_A_WARNING:
+            _complain(f"{len(said)} logs: {shared}")
+            continue
+        for log, lines in said.items():
+            for words in lines:
+                _complain(f"{log}: {words}")
 
 
 def _require_keras(profile: Any, *, explains: bool, writes: bool) -> None:
@@ -470,11 +821,13 @@ def sweep(
             learning_rate=learning_rate, workers=workers, parts=Path(parts) if parts else None, progress=progress,
         )  # fmt: skip
     ranking = rank(found, sources, tolerance=within, allowed=allowed)
+    if doubt := ranking.doubt_of_tolerance:
+        _complain(f"--tolerance {tolerance}: {doubt}")
     if as_json:
         click.echo(json.dumps(document(ranking, with_cells=cells), allow_nan=False))
     else:
         is_narrow = not _speaks_utf8(sys.stdout)
-        lines = report(ranking, ascii=is_narrow)
+        lines = report(ranking, ascii=is_narrow, width=_page_shape().width)
         click.echo("\n".join(map(ascii_only, lines) if is_narrow else lines))
     if html:
         from cbmon.replay.sweep_page import sweep_page
@@ -488,7 +841,11 @@ def sweep(
     if found.is_partial:
         _complain(f"interrupted: {found.done:,} of {found.total:,} runs judged")
         return ExitCode.INTERRUPTED
-    return ExitCode.USAGE if found.runs and all(run.error for run in found.runs) else ExitCode.OK
+    return ExitCode.USAGE if any(run.error for run in found.runs) else ExitCode.OK
+
+
+_BAR = 30
+"""Columns of the progress bar."""
 
 
 @contextmanager
@@ -502,7 +859,8 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
     def show(done: int, asked: int) -> None:
         nonlocal width
         if time.monotonic() - began > 0.5:
-            words = f"\r{done:,} of {plural(asked, 'run')}"
+            filled = _BAR * done // max(asked, 1)
+            words = f"\r[{'#' * filled}{'-' * (_BAR - filled)}] {done:,} of {plural(asked, 'run')}"
             width = max(width, len(words))
             click.echo(words, err=True, nl=False)
 
@@ -557,6 +915,7 @@ def demo(folder: str | None, plain: bool, is_ascii: bool) -> int:
     from threading import Thread
 
     from cbmon.sources import Follower
+    from cbmon.wire import Wires
 
     if find_spec("keras") is None:
         raise CbmonError(
@@ -564,7 +923,7 @@ def demo(folder: str | None, plain: bool, is_ascii: bool) -> int:
         )
     folder = folder or tempfile.mkdtemp(prefix="cbmon-demo-")
     os.makedirs(folder, exist_ok=True)
-    follower = Follower([folder])
+    follower = Follower([folder], wires=Wires())
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(
             [sys.executable, "-m", "cbmon.sample_logs.demo", folder],
@@ -707,7 +1066,18 @@ def _has_screen() -> bool:
     )
 
 
-def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, **screen: Any) -> int:
+def _follow(
+    follower: Any,
+    *,
+    plain: bool,
+    planned: int | None,
+    is_ascii: bool,
+    make_word: Callable[[Callable[[str], None], bool], Any] | None = None,
+    notes: Any = None,
+    is_awaited: bool = False,
+    asks: bool = True,
+    **screen: Any,
+) -> int:
     """Watch until the user ends it: on the screen, or in lines where there is none."""
     if plain or not _has_screen():
         if screen.get("policies", tuple)():
@@ -716,7 +1086,13 @@ def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, 
         from cbmon.views import ascii_only
 
         is_narrow = is_ascii or not _speaks_utf8(sys.stdout)
-        follow(follower, lambda line: _say_line(ascii_only(line) if is_narrow else line), planned, time.time)
+        follow(
+            follower,
+            lambda line: _say_line(ascii_only(line) if is_narrow else line),
+            planned,
+            time.time,
+            make_word(_ring, is_narrow) if make_word else None,
+        )
         return ExitCode.OK
     import gc
 
@@ -727,6 +1103,9 @@ def _follow(follower: Any, *, plain: bool, planned: int | None, is_ascii: bool, 
     # Textual draws on stderr.
     is_narrow = is_ascii or not _speaks_utf8(sys.__stderr__)
     app = WatchApp(follower, planned=planned, is_ascii=is_narrow, **screen)
+    app.word = make_word(app.send_control, is_narrow) if make_word else None
+    app.notes, app.is_awaited = notes, is_awaited
+    app.wires = follower.wires if asks else None
     try:
         app.run()
     finally:
@@ -791,7 +1170,7 @@ def _print_frame(paths: Sequence[str], planned: int | None, shadows: Sequence[An
             state = shadow.look(first.current)
             if not shadow.is_behind(first.current):
                 break
-        states.append((shadow.call.text, state, shadow.trouble, shadow.fired))
+        states.append((shadow.name, state, shadow.trouble, shadow.fired))
     fired = {call: epochs for call, _, _, epochs in states}
     rows = frame.frame(
         shown,
@@ -809,18 +1188,22 @@ def _print_frame(paths: Sequence[str], planned: int | None, shadows: Sequence[An
     return ExitCode.OK
 
 
-def _require_paths(paths: Sequence[str], *, waits: bool) -> None:
+def _require_paths(paths: Sequence[str], *, waits: bool, is_live: bool = False) -> None:
     """Refuse a path that is not there, unless it may come and the screen says that it is waited for.
 
-    A script gets its exit code; and where not even the folder above is there, it is a typo.
+    A script gets its exit code; and where not even the folder above is there, it is a typo. `is_live`: sockets too.
     """
     import glob
 
+    from cbmon.wire import SOCKET
+
     _refuse_empty(paths)
     for path in paths:
-        if path.startswith("unix://"):
-            raise NoRunsFound(f"{path}: sockets are not watched yet, name the record's file or folder")
-        full = os.path.expanduser(path)
+        if path.startswith(SOCKET) and not is_live:
+            raise NoRunsFound(f"{path}: a socket keeps nothing, it can only be watched: cbmon watch {path}")
+        if path == SOCKET:
+            continue
+        full = os.path.expanduser(path.removeprefix(SOCKET))
         if os.path.lexists(full) or glob.glob(full, recursive=True):
             continue
         above = os.path.dirname(os.path.abspath(full))
@@ -855,6 +1238,12 @@ def _say_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def _ring(text: str) -> None:
+    """Control text to the terminal; click would take it out where it thinks there is none."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def _complain(words: str) -> None:
     click.echo(f"cbmon: {printable(words, limit=1000)}", err=True)
 
@@ -865,9 +1254,10 @@ def _page_shape() -> Any:
 
     from cbmon.replay.report import WIDTH, Page
 
-    is_terminal = sys.stdout.isatty()
+    is_terminal, columns = sys.stdout.isatty(), shutil.get_terminal_size((WIDTH, 24)).columns
     return Page(
-        width=max(20, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)),
+        width=max(20, min(WIDTH, columns)),
+        columns=columns,
         ascii=not _speaks_utf8(sys.stdout),
         colours=is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
     )
@@ -927,21 +1317,22 @@ def _write_page(path: str, text: str) -> None:
 
 
 def _explain(results: Sequence[Any], cases: Sequence[Any], epoch: int) -> bool:
-    """`replay --explain`; whether every log has that epoch."""
+    """`replay --explain`; whether every log has that epoch, in one attempt at least."""
     from cbmon.replay.explain import row_of
     from cbmon.replay.report import explanation
 
-    width, has_all = _page_shape().width, True
+    width, recorded, told = _page_shape().width, dict[str, set[int]](), set[str]()
     for result, case in zip(results, cases, strict=True):
+        recorded.setdefault(result.log, set()).update(case.recording.epochs)
         row = row_of(case, epoch)
-        if row is None:
-            epochs = case.recording.epochs
-            which = f"it has epochs {epochs[0] + 1} to {epochs[-1] + 1}" if epochs else "it has none"
-            _complain(f"{result.log}: no epoch {epoch + 1} in this log; {which}")
-            has_all = False
-            continue
-        _say_lines(explanation(result, case, row, width))
-    return has_all
+        if row is not None:
+            told.add(result.log)
+            _say_lines(explanation(result, case, row, width))
+    for log, epochs in recorded.items():
+        if log not in told:
+            which = f"it has epochs {min(epochs) + 1} to {max(epochs) + 1}" if epochs else "it has none"
+            _complain(f"{log}: no epoch {epoch + 1} in this log; {which}")
+    return len(told) == len(recorded)
 
 
 def _speaks_utf8(stream: IO[str] | None) -> bool:

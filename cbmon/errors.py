@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     """No readable log."""
     BUG = 70
     """Ours; 70 is EX_SOFTWARE of sysexits.h."""
+    TIMED_OUT = 124
+    """`wait --timeout`; what coreutils' timeout says."""
     INTERRUPTED = 130
     """128 + SIGINT."""
 

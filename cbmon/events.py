@@ -126,8 +126,12 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
     """Running means since the phase began, as Keras keeps them."""
     step_seconds: float | None = None
     """Mean duration of a step in this phase, without its first one."""
+    steps_per_second: float | None = None
+    """In the last two seconds or so; None where the record does not tell, or no step ended in them."""
     learning_rate: float | None = None
     """At the first step of this epoch."""
+    begun: float | None = None
+    """When this epoch began, Unix seconds."""
 
 
 class LearningRateChanged(_Event, frozen=True, kw_only=True, tag="learning_rate_changed"):

@@ -558,16 +558,21 @@ def rule(width: int, *, ascii: bool = False) -> Row:
 
 def empty_rows(title: str, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
     """What an empty folder shows: the lines to add to the training script."""
+    is_live = title.startswith("unix://")
+    what = "live runs" if is_live else "training logs"
     lines = [
-        ("No training logs here yet: they will appear by themselves.", Role.TITLE),
+        (f"No {what} here yet: they will appear by themselves.", Role.TITLE),
         ("", Role.TEXT),
         ("In the training script:", Role.DIM),
         ("    from cbmon.callbacks import Monitor", Role.TEXT),
         (f"    model.fit(..., callbacks=[Monitor({title!r})])", Role.TEXT),
-        ("", Role.TEXT),
-        ("Or with Keras alone:", Role.DIM),
-        (f"    keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})", Role.TEXT),
     ]
+    if not is_live:
+        lines += [
+            ("", Role.TEXT),
+            ("Or with Keras alone:", Role.DIM),
+            (f"    keras.callbacks.CSVLogger({title.rstrip('/') + '/training.csv'!r})", Role.TEXT),
+        ]
     above = [("", Role.TEXT)] * ((height - len(lines)) // 2)
     below = [("", Role.TEXT)] * height
     return tuple(
@@ -678,7 +683,8 @@ def _has_bar(view: RunView) -> bool:
 def _middle(view: RunView, width: int, role: Role) -> list[Span]:
     """A bar where it runs by a plan, else the state in words."""
     if _has_bar(view) and view.planned:
-        return [(sparkbar((view.epoch or 0) / view.planned, width), Role.BAR)]
+        done = view.epoch or (0 if view.part is None else view.behind) or 0
+        return [(sparkbar((done + (view.part or 0.0)) / view.planned, width), Role.BAR)]
     return [(fit(view.word, width), role)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cbmon.rules import Severity, Status, alerts
 from cbmon.run import Run, fold
@@ -17,6 +18,9 @@ from cbmon.views import (
     state_sentence,
     unreadable_view,
 )
+
+if TYPE_CHECKING:
+    from cbmon.word import Word
 
 _LIVE = (Status.RUNNING, Status.GROWING, Status.EMPTY)
 """States that go without saying where a run's epochs are told."""
@@ -76,9 +80,13 @@ class Narrator:
 
 
 def follow(
-    follower: Follower, say: Callable[[str], None], planned: int | None, now: Callable[[], float]
+    follower: Follower,
+    say: Callable[[str], None],
+    planned: int | None,
+    now: Callable[[], float],
+    word: Word | None = None,
 ) -> None:
-    """Narrate everything under the follower's paths until it is stopped."""
+    """Narrate everything under the follower's paths until it is stopped; `word` is sent of new alerts."""
     narrator = Narrator(say, planned)
     runs: dict[Path, Run] = {}
     changed: set[Path] | None = None
@@ -92,7 +100,12 @@ def follow(
             touched[log.path] = log
         for path, log in touched.items():
             narrator.take(log, runs[path], now())
+            if word is not None:
+                word.look(path, log.name, runs[path])
         narrator.refuse(follower.skipped, now())
+        if word is not None:
+            word.tell()
+            word.begin()
         if first:
             first = False
             views = [run_view(log, runs[path], planned) for path, log in follower.logs.items()]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from cbmon.axes import Limits
 from cbmon.axes import x_limits as axis_limits
 from cbmon.chart import Curve, Mark, MarkKind
-from cbmon.rules import alerts, headline_metric, is_schedule, rate_changes, saved
+from cbmon.rules import alerts, controls, headline_metric, is_schedule, rate_changes, saved
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, base_name, direction, is_validation
 from cbmon.thin import CurveValues, extremes
 from cbmon.units import display_epoch, plural, printable, short, short_lr
-from cbmon.views import RunView, metric_groups
+from cbmon.views import RunView, control_words, metric_groups
 
 DECADES = 1e5
 """Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
@@ -276,6 +276,9 @@ def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -
     if checkpoints.untold:
         text = f"{plural(checkpoints.untold, 'earlier checkpoint')} not marked"
         found[display_epoch(checkpoints.latest[0].epoch)].append(text)
+    for control in controls(run.current):
+        if control.epoch is not None:
+            found.setdefault(display_epoch(control.epoch), []).append(control_words(control))
     if judged := _best(run.current, names):
         row, name = judged
         text = f"best {printable(name)} {short(run.current.metrics[name].values[row])}"
@@ -297,6 +300,10 @@ def _shadow_marks(fired: Mapping[str, Sequence[int]]) -> Iterator[Mark]:
     return (Mark(display_epoch(epoch), MarkKind.SHADOW) for epochs in fired.values() for epoch in epochs)
 
 
+_CONTROL_MARKS = {"lr": MarkKind.LR, "stop": MarkKind.STOP, "stop_now": MarkKind.STOP}
+"""What a watcher asked for; a save has the mark of its checkpoint."""
+
+
 def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     """What the event rail shows of an attempt, for the metrics drawn."""
     epochs = attempt.epochs
@@ -305,6 +312,9 @@ def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
     for note in saved(attempt).latest:
         yield Mark(display_epoch(note.epoch), MarkKind.CHECKPOINT)
+    for control in controls(attempt):
+        if control.epoch is not None and control.command in _CONTROL_MARKS:
+            yield Mark(display_epoch(control.epoch), _CONTROL_MARKS[control.command])
     for name in names:
         column = attempt.metrics[name]
         if column.first_non_finite is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 
-from cbmon.events import CheckpointSaved, NonFinite
+from cbmon.events import CheckpointSaved, ControlApplied, NonFinite
 from cbmon.pace import (
     QUIET_LEAST_S,
     QUIET_RECORD_S,
@@ -298,6 +298,15 @@ def saved(attempt: Attempt) -> Saved:
             known.count += 1
     known.looked = len(attempt.notes)
     return known
+
+
+def controls(attempt: Attempt) -> Sequence[ControlApplied]:
+    """What watchers asked for in an attempt and was done, the latest of it; looks through its notes once."""
+    looked, found = attempt.memo.get("controls", (0, deque(maxlen=SAVED_SHOWN)))
+    found.extend(note for note in islice(attempt.notes, looked, None) if isinstance(note, ControlApplied))
+    attempt.memo["controls"] = len(attempt.notes), found
+    done: Sequence[ControlApplied] = found
+    return done
 
 
 def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:

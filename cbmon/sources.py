@@ -21,12 +21,13 @@ from math import inf
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from cbmon.endpoint import is_gone
-from cbmon.events import EpochsEnded, Event, Process, RecordReplaced, RunEnded, RunStarted, Tick
+from cbmon.endpoint import LIVE_PREFIX, Hello, is_gone, is_here, live_sockets, runtime_folders
+from cbmon.events import EpochsEnded, Event, Process, Progress, RecordReplaced, RunEnded, RunStarted, Tick
 from cbmon.formats.sniff import SNIFF_BYTES, Decoder, Format, Refused, decoder, has_log_name, sniff
 from cbmon.mounts import Mount, mount_of, read_mounts
 from cbmon.notices import Changed, Notices
 from cbmon.run import Run, fold
+from cbmon.wire import SOCKET, Taken, Wires
 
 READ_BYTES = 8 << 20
 """Bytes read at once: bounds how long one log keeps the others waiting (about 30 ms through polars)."""
@@ -49,8 +50,12 @@ CROWD = 64
 """Logs that change at once from which those that nobody sees wait ..."""
 HOLD_S = 2.0
 """... so long: at 1,000 rows a second each is read half as often. A notice of everything is not held."""
+RECENT_S = 3600.0
+"""A CSV of Monitor's names no process: one that grew so lately is asked whether somebody listens for it."""
 PULSE_S = 5.0
 """A record whose process is known is asked this often whether that still lives: one stat and one /proc read."""
+DYING_S = 0.5
+"""After a wire ended: a process that is killed closes its sockets before it is gone."""
 
 _GENERIC = frozenset({"training", "train", "log", "logs", "metrics", "history", "events"})
 """Words that say that a file is a log, not which run it is."""
@@ -89,6 +94,10 @@ class Log:
     _process: Process | None = None
     _is_gone: bool = False
     """What is known of the process."""
+    _started: RunStarted | None = None
+    """Of the fit that goes on, where the log tells it."""
+    _last: tuple[int, float | None] | None = None
+    """The latest epoch that has ended in it, and when."""
     _decoder: Decoder | None = None
     """None until there are bytes that say which format it is."""
     _is_judged: bool = False
@@ -138,6 +147,30 @@ class Log:
         """Whether the record names a process that may still write to it."""
         return self._process is not None
 
+    def fit_to_attach(self, tick: Tick, *, has_grown: bool) -> tuple[str | None, float | None] | None:
+        """Run id and start of the fit whose wire may be had; None if its process is gone or elsewhere.
+
+        Args:
+            tick: the latest look at it.
+            has_grown: whether there was something new in it just now.
+        """
+        if self.format is Format.CBMON_CSV:
+            age_s = (tick.time or 0.0) - (tick.written or 0.0)
+            return (None, None) if has_grown and age_s < RECENT_S else None
+        if self._started is None or self._process is None or tick.process_gone or self.missing_since:
+            return None
+        return (self._started.run_id, self._started.time) if is_here(self._process) else None
+
+    def concerns(self, look: Progress, hello: Hello) -> bool:
+        """Whether a look into an epoch is of the fit that goes on here, and of an epoch that is not over."""
+        if self._started is not None and self._started.time != hello.started:
+            return False
+        if self._last is None:
+            return True
+        epoch, ended = self._last
+        is_later = look.time is not None and ended is not None and look.time > ended
+        return look.epoch > epoch or (look.epoch < epoch and is_later)  # below: a CSV that is begun again
+
     def tick(self, now: float, *, asks: bool = True) -> Tick:
         """How the log looks from outside at `now`; without `asks` its process is not asked again."""
         if asks and self._process is not None:
@@ -160,10 +193,13 @@ class Log:
         events += new
         for event in new:
             if isinstance(event, RunStarted | RunEnded):
-                self._process = event.process if isinstance(event, RunStarted) else None
-                self._is_gone = False
+                self._started = event if isinstance(event, RunStarted) else None
+                self._process = self._started.process if self._started else None
+                self._is_gone, self._last = False, None
             elif isinstance(event, EpochsEnded):
                 self._is_judged = True
+                if event.epochs:
+                    self._last = event.epochs[-1], event.times[-1] if event.times else event.time
 
     def _judge(self, head: bytes) -> None:
         """Find out the format: what was empty, a header alone, or another file may be anything now."""
@@ -182,6 +218,7 @@ class Log:
         self._decoder, self._is_judged, self._is_stale = None, False, True
         self._offset, self._head, self._tail = 0, b"", b""
         self._process, self._is_gone = None, False
+        self._started, self._last = None, None
 
     def _is_replaced(self, handle: int, status: os.stat_result) -> bool:
         """Whether this is not the file read so far: another inode, shorter, or other bytes at either end."""
@@ -191,6 +228,31 @@ class Log:
             or os.pread(handle, len(self._head), 0) != self._head
             or os.pread(handle, len(self._tail), self._offset - len(self._tail)) != self._tail
         )
+
+
+@dataclass(slots=True)
+class LiveLog(Log):
+    """A run without a file, as it comes over its socket."""
+
+    _lost_since: float | None = None
+    """When the wire ended without a word, though its process lives."""
+
+    def read(self, limit: int = READ_BYTES) -> list[Event] | None:
+        """Nothing: what there is comes over the wire."""
+        return None
+
+    def heard(self, taken: Taken, now: float) -> None:
+        """Something came over the wire, or it ended: whether its process is gone, or only out of sight."""
+        if taken.is_there or taken.is_farewell:
+            self._process, self._is_gone, self._lost_since = None, False, None
+        elif taken.has_ended and taken.hello is not None:
+            self._process, self._lost_since = taken.hello.process, now
+
+    def tick(self, now: float, *, asks: bool = True) -> Tick:
+        """How the run looks from outside: its process is asked for once the wire has ended without a word."""
+        if asks and self._process is not None and is_gone(self._process):
+            self._process, self._is_gone, self._lost_since = None, True, None
+        return Tick(time=now, process_gone=self._is_gone, missing_since=self._lost_since)
 
 
 def read_whole(log: Log, now: float) -> Iterator[Event]:
@@ -295,10 +357,8 @@ def run_name(path: Path, root: Path | None, *, full: bool = False) -> str:
 def _expand(text: str, finding: Finding) -> Iterator[tuple[Path, Path | None, str]]:
     """The files that a PATH argument means, the folder it was found in (None: named itself), and really."""
     path = Path(os.path.expanduser(text))
-    if text.startswith("unix://"):
-        finding.skipped.append(
-            Skipped(Path(text), "sockets are not watched yet: name the record's file or folder")
-        )
+    if text.startswith(SOCKET):
+        finding.skipped.append(Skipped(Path(text), "a socket keeps nothing: it can only be watched live"))
     elif os.path.isdir(path):
         yield from _walk(path, finding)
     elif not os.path.lexists(path) and (matches := sorted(glob.glob(str(path), recursive=True))):
@@ -509,9 +569,23 @@ class Follower:
     """
 
     def __init__(
-        self, paths: Sequence[str], *, poll: bool = False, now: Callable[[], float] = time.time
+        self,
+        paths: Sequence[str],
+        *,
+        poll: bool = False,
+        now: Callable[[], float] = time.time,
+        wires: Wires | None = None,
     ) -> None:
+        """Take what is followed.
+
+        Args:
+            paths: files, folders, globs, sockets.
+            poll: look at the known logs every few seconds, whatever the notices say.
+            now: the time of day.
+            wires: attach to the runs that listen; None: what stands in the files is all.
+        """
         self.paths = list(paths)
+        self.wires = wires
         self.logs: dict[Path, Log] = {}
         self.skipped: list[Skipped] = []
         self.trouble = ""
@@ -526,8 +600,18 @@ class Follower:
         """Whether all logs are polled."""
         self._blind: list[Path] = []
         """Logs on file systems that do not tell everything."""
-        self._notices: queue.SimpleQueue[Changed | None] = queue.SimpleQueue()
-        """What changed, by real path; None: look at everything."""
+        self._notices: queue.SimpleQueue[Changed | Path | None] = queue.SimpleQueue()
+        """What changed, by real path; the key of a log whose wire has news; None: look at everything."""
+        if wires is not None:
+            wires.changed = self._notices.put
+        self._sockets: dict[Path, Path] = {}
+        """The sockets of runs without a file, by the key that such a run has as a log."""
+        self._named_sockets: set[Path] = set()
+        self._skipped_files: list[Skipped] = []
+        self._socket_files: frozenset[str] = frozenset()
+        """Those that were named, really."""
+        self._socket_folders: frozenset[str] = frozenset()
+        """The runtime folders, where all are meant."""
         self._source: Notices | None = None
         self._roots: list[_Root] = []
         self._mounts: list[Mount] = []
@@ -555,7 +639,12 @@ class Follower:
         """
         is_all = changed is None
         asks, self._asks = self._asks or is_all, False
-        hopeful = {path for path in changed or () if path not in self.logs and self._may_be_log(path)}
+        self._meet()
+        hopeful = {
+            path
+            for path in changed or ()
+            if path not in self.logs and path not in self._sockets and self._may_be_log(path)
+        }
         if changed is None or hopeful:
             new = self._look()
             self._passed_over |= {path for path in hopeful if path not in self.logs}
@@ -577,8 +666,14 @@ class Follower:
                 log.missing_since = (log.missing_since or self._now()) if is_missing else None
             if log.has_more:
                 waiting.append(log)
-            tick = log.tick(self._now(), asks=asks and not log.has_more)
-            told = tick.written, tick.process_gone, log.trouble
+            live, has_ended = self._over_wire(log, events)
+            if has_ended:
+                self._pulse_at = min(self._pulse_at, time.monotonic() + DYING_S)
+            tick = log.tick(self._now(), asks=(asks or has_ended) and not log.has_more)
+            if not log.has_more:
+                self._attach(log, tick, has_grown=bool(events))
+            events += live
+            told = tick.written, tick.process_gone, tick.missing_since, log.trouble
             if events or is_all or self._told.get(log.path) != told:
                 self._told[log.path] = told
                 yield log, [*events, tick]
@@ -601,6 +696,8 @@ class Follower:
             for notice in notices:
                 if notice is None:
                     self._look_at = 0.0
+                elif isinstance(notice, Path):
+                    told.add(notice)
                 else:
                     told |= self._translate(notice)
             changed |= self._urgent(told)
@@ -624,11 +721,87 @@ class Follower:
         self._notices.put(None)
         if self._source is not None:
             self._source.stop()
+        if self.wires is not None:
+            self.wires.stop()
 
     @property
     def is_stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped
+
+    # --- live wires ---------------------------------------------------------------------------------------
+
+    def _attach(self, log: Log, tick: Tick, *, has_grown: bool) -> None:
+        """Have a wire to the fit that goes on in a record."""
+        if self.wires is None or isinstance(log, LiveLog):
+            return
+        fit = log.fit_to_attach(tick, has_grown=has_grown)
+        if fit is not None:
+            self.wires.follow(log.path, *fit)
+        elif log.format is not Format.CBMON_CSV:
+            self.wires.leave(log.path)
+
+    def _over_wire(self, log: Log, events: Sequence[Event]) -> tuple[list[Event], bool]:
+        """What came over a log's wire, to be folded after what stands in the file; whether the wire has ended.
+
+        Of a record that is the latest look into the epoch. It is handed out again behind what the file tells: that
+        is older, be it the end of the epoch before or a look of its own.
+        """
+        if self.wires is None:
+            return [], False
+        taken = self.wires.take(log.path)
+        if isinstance(log, LiveLog):
+            log.heard(taken, self._now())
+            return taken.events, taken.has_ended
+        look, hello = taken.latest, taken.hello
+        if look is None or hello is None or log.has_more or not (taken.is_news or events):
+            return [], taken.has_ended
+        return [look] if log.concerns(look, hello) else [], taken.has_ended
+
+    def _find_sockets(self) -> None:
+        """Look for runs without a file: those named, and with a bare `unix://` all in the runtime folders."""
+        assert self.wires is not None
+        named: set[str] = set()
+        for text in self.paths:
+            if not text.startswith(SOCKET):
+                continue
+            given = os.path.expanduser(text.removeprefix(SOCKET))
+            if given:
+                real = os.path.realpath(os.path.dirname(os.path.abspath(given)))
+                named.add(os.path.join(real, os.path.basename(given)))
+            else:
+                self._socket_folders = frozenset(os.path.realpath(folder) for folder in runtime_folders())
+            for path in [Path(os.path.abspath(given))] if given else live_sockets():
+                key = Path(f"{SOCKET}{path}")
+                self._sockets[key] = path
+                self._named_sockets |= {key} if given else set()
+                if os.path.lexists(path):
+                    self.wires.follow(key, at=path)
+        self._socket_files = frozenset(named)
+        self._meet()
+
+    def _meet(self) -> None:
+        """Runs without a file become logs once they have said who they are; a named one that does not is said."""
+        found: list[Skipped] = []
+        for key, path in self._sockets.items():
+            if self.wires is None or key in self.logs:
+                continue
+            if hello := self.wires.hello(key):
+                taken, name = {log.name for log in self.logs.values()}, hello.name.removesuffix(".sock")
+                self.logs[key] = LiveLog(key, path.stem if name in taken else name, Format.RECORD)
+            elif key in self._named_sockets and self.wires.has_settled(key):
+                is_missing = not os.path.lexists(path)
+                found.append(Skipped(path, self.wires.why_not(key), is_missing=is_missing))
+        if self._sockets:
+            self.skipped = [*self._skipped_files, *found]  # at once: a screen reads it from another thread
+
+    def _may_be_socket(self, path: str) -> bool:
+        """Whether a changed path, real, may bring a run without a file."""
+        if path.endswith(os.sep):
+            places = self._socket_files | self._socket_folders
+            return any(place == path.rstrip(os.sep) or place.startswith(path) for place in places)
+        folder, name = os.path.split(path)
+        return path in self._socket_files or (folder in self._socket_folders and name.startswith(LIVE_PREFIX))
 
     # --- when to look without being told ------------------------------------------------------------------
 
@@ -668,7 +841,7 @@ class Follower:
         """The paths to read; a folder that came, went or moved calls for a look at everything, soon."""
         changed = set()
         for path in notice:
-            if path.endswith(os.sep):
+            if path.endswith(os.sep) or self._may_be_socket(path):
                 self._look_at = min(self._look_at, self._look_not_before)
             else:
                 changed.add(self._by_real.get(path) or Path(path))
@@ -688,7 +861,9 @@ class Follower:
 
     def _concerns(self, path: str) -> bool:
         """Whether a changed path is a known log, or may bring or take one; asked in the thread of notices."""
-        return path in self._by_real or any(root.concerns(path.rstrip(os.sep)) for root in self._roots)
+        if path in self._by_real or any(root.concerns(path.rstrip(os.sep)) for root in self._roots):
+            return True
+        return self._may_be_socket(path)
 
     def _may_be_log(self, path: Path) -> bool:
         """Whether a path that was not known changed in a way that calls for looking at everything."""
@@ -701,11 +876,18 @@ class Follower:
     def _look(self) -> set[Path]:
         """Look for new logs, and where they lie; gives their paths."""
         began = time.monotonic()
-        self._roots = [_Root.of(text) for text in self.paths if not text.startswith("unix://")]
+        self._roots = [_Root.of(text) for text in self.paths if not text.startswith(SOCKET)]
         finding = find(self.paths, self.logs, self._refusals)
-        self.skipped, self._refusals = finding.skipped, finding.refusals
+        self._refusals = finding.refusals
         new = {log.path: log for log in finding.logs if log.path not in self.logs}
         self.logs |= new
+        self._skipped_files = [
+            skip for skip in finding.skipped if self.wires is None or not str(skip.path).startswith("unix:")
+        ]
+        if self.wires is not None and any(text.startswith(SOCKET) for text in self.paths):
+            self._find_sockets()
+        if not self._sockets:
+            self.skipped = self._skipped_files
         self._by_real.update((real, log.path) for log, real in zip(finding.logs, finding.real, strict=True))
         self._by_real.update((_Root.of(str(path)).link, path) for path in new if path.is_symlink())
         if not self._poll:
@@ -742,7 +924,8 @@ class Follower:
     def _watch(self) -> None:
         """Have notices of all that they tell of; where they cannot be had, poll everything."""
         assert self._source is not None
-        folders: dict[str, bool] = {}
+        sockets = {*map(os.path.dirname, self._socket_files), *self._socket_folders}
+        folders: dict[str, bool] = {_existing(folder): False for folder in sockets}
         for root in self._roots:
             for folder, is_all in root.folders().items():
                 mount = mount_of(folder, self._mounts)

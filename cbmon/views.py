@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cbmon.chart import MarkKind
-from cbmon.events import CallbackState, RunEnded, RunStarted
+from cbmon.endpoint import is_here
+from cbmon.events import CallbackState, ControlApplied, Progress, RunEnded, RunStarted
 from cbmon.pace import Stop, done_at, epoch_seconds, stop_of
 from cbmon.rules import (
     Alert,
@@ -94,6 +95,8 @@ class RunView:
     """When the planned epochs will be done at the present pace, Unix seconds."""
     pace: float | None = None
     """Seconds an epoch takes."""
+    part: float | None = None
+    """How much of the running epoch is done, from 0 to 1; None between epochs and where nobody told."""
     attempts: int = 1
     is_awaited: bool = False
     """It is no run yet: a path that is not there and may come."""
@@ -161,7 +164,26 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         since=last_sign(run),
         done_at=done_at(run, planned) if is_live else None,
         attempts=len(run.attempts),
+        part=_part(run) if is_live else None,
     )
+
+
+def _part(run: Run) -> float | None:
+    """How much of the running epoch is done: by its steps, else by its time; validation has its share of it."""
+    progress = run.progress
+    if progress is None:
+        return None
+    took, validation = epoch_seconds(run.current), run.current.seconds.get("validation")
+    validates = (validation.last() if validation else None) or 0.0
+    training = max(0.0, 1.0 - validates / took) if took and math.isfinite(validates) else 1.0
+    done = min(1.0, progress.step / progress.steps) if progress.steps else None
+    if progress.phase == "validation":
+        return training + (1.0 - training) * (done or 0.0)
+    if done is not None:
+        return training * done
+    if not took or progress.time is None or progress.begun is None:
+        return None
+    return max(0.0, min(training, (progress.time - progress.begun) / took))
 
 
 def _epochs_behind(run: Run) -> int | None:
@@ -265,7 +287,7 @@ def strip_lines(
         else:
             stop = stop_of(run, state, attempt.epochs[-1]) if is_live and attempt.epochs else None
             cuts = f"would have cut after {_epoch_list(fired)} · " if fired else ""
-            told = cuts + callback_sentence(state) + _stop_words(stop, state.wait, now)
+            told = cuts + callback_sentence(state, _stop_words(stop, state.wait, now))
         lines.append(f"{printable(call, CALL_SHOWN)}: {told}")
     return lines
 
@@ -284,17 +306,82 @@ def _epoch_list(epochs: Sequence[int]) -> str:
 def _pace_parts(run: Run) -> Iterator[str]:
     """How far the running epoch is and how long things take."""
     attempt, progress = run.current, run.progress
+    speed = progress.steps_per_second if progress else None
     if progress:
         steps = f"{progress.step:,}/{progress.steps:,}" if progress.steps else f"{progress.step:,}"
         validation = " of validation" if progress.phase == "validation" else ""
         yield f"epoch {display_epoch(progress.epoch)}: step {steps}{validation}"
+        if speed and 0.0 < speed < math.inf:
+            yield _speed_words(speed)
+            if (left := _seconds_left(attempt, progress, speed)) is not None:
+                yield f"≈ {duration(left)} left"
+        if told := _running_means(progress):
+            yield told
     if (seconds := epoch_seconds(attempt)) is not None:
         yield f"an epoch takes {duration(seconds)}"
     step = progress.step_seconds if progress else None
     if step is None and "step" in attempt.seconds:
         step = attempt.seconds["step"].last()
-    if step is not None:
+    if step is not None and not speed:
         yield f"a step {duration(step)}"
+
+
+MEANS_SHOWN = 4
+"""Running means that are told, the loss first: more would push the pace off the widest screen."""
+
+
+def _speed_words(speed: float) -> str:
+    """`52 steps/s`; slow ones as `1.9 s a step`."""
+    if speed < 1.0:
+        return f"{duration(1 / speed)} a step"
+    return f"{speed:,.0f} steps/s" if speed >= 9.95 else f"{speed:.1f} steps/s"
+
+
+def _seconds_left(attempt: Attempt, progress: Progress, speed: float) -> float | None:
+    """What is left of the running epoch at this speed, its validation with it as long as the last one."""
+    if not progress.steps:
+        return None
+    left = max(0, progress.steps - progress.step) / speed
+    if progress.phase == "train" and (validation := attempt.seconds.get("validation")):
+        left += validation.last() or 0.0
+    return left
+
+
+def _running_means(progress: Progress) -> str:
+    """`loss .3010 accuracy .8830`: as Keras keeps them since the phase began."""
+    start = "val_" if progress.phase == "validation" else ""
+    names = sorted(progress.metrics, key=lambda name: not is_loss(name))[:MEANS_SHOWN]
+    told = ((name, progress.metrics[name]) for name in names)
+    return " ".join(
+        f"{'' if name.startswith('val_') else start}{printable(name, 40)} {short(value)}"
+        for name, value in told
+        if value is not None
+    )
+
+
+def control_words(control: ControlApplied) -> str:
+    """What a watcher asked for and was done: `learning rate .001 → 5e-4, asked for by ada@gpu1:4242`."""
+    by = f", asked for by {printable(control.by)}" if control.by else ""
+    if control.command == "lr":
+        change = "" if control.new is None else f" {short_lr(control.old)} → {short_lr(control.new)}"
+        return f"learning rate{change or ' changed'}{by}"
+    words = {"stop": "stop after this epoch", "stop_now": "stop within this epoch", "save": "save"}
+    return f"{words.get(control.command) or printable(control.command)}{by}"
+
+
+def no_control(run: Run) -> str:
+    """Why this run takes no requests, as far as its record tells; "" if it may."""
+    attempt = run.current
+    if attempt.ended:
+        return "its training has ended"
+    if status(run) is Status.CRASHED:
+        return "its training process is gone"
+    if attempt.started is None:
+        return "only a run that Monitor records can be asked, and this is none" if not run.progress else ""
+    process = attempt.started.process
+    if process is not None and not is_here(process):
+        return f"it runs on {printable(process.host)}: ask it there"
+    return ""
 
 
 def _stop_words(stop: Stop | None, wait: int | None, now: float | None) -> str:
@@ -306,13 +393,15 @@ def _stop_words(stop: Stop | None, wait: int | None, now: float | None) -> str:
     )
 
 
-def callback_sentence(state: CallbackState) -> str:
-    """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`."""
+def callback_sentence(state: CallbackState, stop: str = "") -> str:
+    """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`; `stop` stands before the best."""
     parts = [printable(state.monitor)] if state.monitor else []
     if state.wait is not None:
         parts.append(f"wait {state.wait}" + ("" if state.patience is None else f"/{state.patience:g}"))
     if state.cooldown:
         parts.append(f"cooldown {state.cooldown}")
+    if stop:
+        parts.append(stop.removeprefix(" · "))
     if state.best is not None:
         at = "" if state.best_epoch is None else f" ★{display_epoch(state.best_epoch)}"
         parts.append(f"best {short(state.best)}{at}")

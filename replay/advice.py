@@ -188,7 +188,7 @@ def needed_patience(
     if not finite:
         return None
     best = min(finite)
-    threshold = best + tolerance.within(best)
+    within = tolerance.within(best)
     state, longest = machine.begin(profile), 0
     by_epoch = dict(zip(recording.epochs, values, strict=True))
     for epoch, value in by_epoch.items():
@@ -196,7 +196,7 @@ def needed_patience(
         state, _ = machine.step(state, epoch, value, profile)
         if state.held_epoch is not None:
             kept = by_epoch[state.held_epoch]
-            if kept is not None and sign * kept <= threshold:
+            if kept is not None and sign * kept - best <= within:  # as `harmed` compares
                 return longest + 1
         is_check = value is not None and epoch >= machine.start_from_epoch and epoch > 0
         if is_check and state.best is before.best:

@@ -172,15 +172,14 @@ def policies_frame(ranking: Ranking) -> polars.DataFrame:
     """One row a policy.
 
     Columns: call, each axis of the grid, equivalent (number of calls merged), fired (runs), epochs_saved,
-    regret_median and regret_worst (metric's unit, null for ReduceLROnPlateau), harmful (runs), recommended.
+    seconds_saved (null where a log does not tell), regret_median and regret_worst (metric's unit, null for
+    ReduceLROnPlateau), harmful (runs), recommended.
     """
-    from statistics import median
-
     import polars as pl
 
     found = ranking.sweep
     advice = ranking.recommended
-    regrets = [ranking.regrets(index) for index in range(len(found.policies))]
+    regrets = [ranking.regret(index) for index in range(len(found.policies))]
     columns: dict[str, list[Any]] = {"call": [policy.call for policy in found.policies]}
     columns |= {name: [policy.arguments[name] for policy in found.policies] for name in found.axes}
     indices = range(len(found.policies))
@@ -188,8 +187,9 @@ def policies_frame(ranking: Ranking) -> polars.DataFrame:
         "equivalent": [len(policy.equivalent) for policy in found.policies],
         "fired": [ranking.fired(index) for index in indices],
         "epochs_saved": [ranking.saved(index) for index in indices],
-        "regret_median": [median(each) if each else None for each in regrets],
-        "regret_worst": [max(each) if each else None for each in regrets],
+        "seconds_saved": [ranking.saved_seconds(index) for index in indices],
+        "regret_median": [each and each[0] for each in regrets],
+        "regret_worst": [each and each[1] for each in regrets],
         "harmful": [len(ranking.harmful(index)) for index in indices],
         "recommended": [advice is not None and advice.policy == index for index in indices],
     }

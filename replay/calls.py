@@ -2,9 +2,10 @@
 
 `EarlyStopping(monitor="val_loss", patience=5)`, with or without `keras.callbacks.`; arguments are literals. A
 schedule is an expression over numbers, its parameters and a fixed table of functions; only `module:function` as a
-schedule imports anything here, and says so. Hooks of LambdaCallback (`module:function`) and callbacks of the user's
-own (`package.module:Class(argument=literal)`) are read and not imported. What cannot be read raises `BadCall`; what
-Keras' own constructor would refuse raises `KerasRefuses` when the call is built.
+schedule imports anything here (unless it is left to the Keras engine), and says so. Hooks of LambdaCallback
+(`module:function`) and callbacks of the user's own (`package.module:Class(argument=literal)`) are read and not
+imported. What cannot be read raises `BadCall`; what Keras' own constructor would refuse raises `KerasRefuses` when
+the call is built.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 from cbmon.errors import BadCall
@@ -27,7 +28,7 @@ from cbmon.policies import (
 from cbmon.profiles import Profile
 from cbmon.replay import observers
 from cbmon.replay.decays import DECAYS, Decay
-from cbmon.replay.observers import LambdaCallback, Observer, UserClass
+from cbmon.replay.observers import Foreign, LambdaCallback, Observer, UserClass
 from cbmon.replay.schedules import (
     UserFunction,
     did_you_mean,
@@ -69,6 +70,20 @@ class Call:
     notes: tuple[str, ...] = ()
     """What the user should know about how the arguments were taken."""
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is code of the user's own that was not imported: only the Keras engine can run it."""
+        schedule = self.arguments.get("schedule")
+        is_function = isinstance(schedule, UserFunction) and schedule.function is None
+        return is_function or issubclass(self.policy, Foreign)
+
+    def loaded(self) -> Call:
+        """The same with its schedule imported, where that is a function of the user's own."""
+        schedule = self.arguments.get("schedule")
+        if not isinstance(schedule, UserFunction):
+            return self
+        return replace(self, arguments={**self.arguments, "schedule": schedule.load()})
+
     def build(self, profile: Profile) -> Listed:
         """Its parameters.
 
@@ -83,12 +98,13 @@ class Call:
         return policy
 
 
-def parse_calls(text: str, profile: Profile) -> list[Call]:
+def parse_calls(text: str, profile: Profile, *, imports: bool = True) -> list[Call]:
     """Read `CALL`, `CALL; CALL` or a pasted list `[CALL, CALL]`.
 
     Args:
         text: From the command line.
         profile: Which Keras: argument names differ.
+        imports: Whether a schedule of the user's own, `module:function`, is imported; else only Keras can run it.
 
     Raises:
         BadCall: The text is no such thing; the message says what to write instead.
@@ -111,7 +127,7 @@ def parse_calls(text: str, profile: Profile) -> list[Call]:
             calls.append(_read_call(node, " ".join(segment.split()), profile, source))
     if not calls:
         raise BadCall("an empty CALL. Write it as in the training script: EarlyStopping(patience=5)")
-    return calls
+    return [call.loaded() for call in calls] if imports else calls
 
 
 def _without_colons(source: str) -> str:
@@ -148,7 +164,7 @@ def _without_colons(source: str) -> str:
     return "\n".join(lines)
 
 
-def parse_variant(text: str, profile: Profile) -> tuple[str, list[Call]]:
+def parse_variant(text: str, profile: Profile, *, imports: bool = True) -> tuple[str, list[Call]]:
     """Read `name: CALL; CALL`; without a name it is "".
 
     Without a space after its colon, `a:Mine()` is the class Mine of the module a, as in a CALL, unless what
@@ -159,7 +175,8 @@ def parse_variant(text: str, profile: Profile) -> tuple[str, list[Call]]:
         called = re.match(r"([A-Za-z_][\w.]*)\s*\(", match[2])
         if called and called[1].rpartition(".")[2] not in {*REPLAYED, *_NOT_REPLAYED, *_OPTIMIZERS}:
             match = None
-    return (match[1].strip(), parse_calls(match[2], profile)) if match else ("", parse_calls(text, profile))
+    name, written = (match[1].strip(), match[2]) if match else ("", text)
+    return name, parse_calls(written, profile, imports=imports)
 
 
 _CALLBACKS_MODULES = frozenset(
@@ -215,14 +232,19 @@ def _read_class(written: str, node: ast.Call, text: str) -> Call:
     found = read_function(written)
     if found is None:
         raise BadCall(f"{text!r}: write a callback of your own as package.module:Class(argument=literal)")
-    if node.args:
-        raise BadCall(f"{text!r}: give the arguments of {found.name} by name, for it is not imported here")
+    if any(isinstance(argument, ast.Starred) for argument in node.args):
+        raise BadCall(f"{text!r}: write the arguments out instead of * or **")
+    positional = tuple(
+        _literal(value, f"argument {at}", text, is_nested=True) for at, value in enumerate(node.args, 1)
+    )
     arguments: dict[str, Any] = {}
     for keyword in node.keywords:
         if keyword.arg is None:
             raise BadCall(f"{text!r}: write the arguments out instead of * or **")
         arguments[keyword.arg] = _literal(keyword.value, keyword.arg, text, is_nested=True)
-    bound = {"module": found.module, "name": found.name, "arguments": arguments}
+    bound = {
+        "module": found.module, "name": found.name, "arguments": arguments, "positional": positional,
+    }  # fmt: skip
     return Call(text, UserClass, bound)
 
 
@@ -303,6 +325,10 @@ def _bind(policy: type[Listed], node: ast.Call, text: str, profile: Profile, sou
                 arguments[key] = hook
             continue
         arguments[key] = _literal(value, key, text, is_nested=key in observers.TAKING_MAPPINGS)
+        if key == "monitor" and node.args and value is node.args[0] and _is_number(arguments[key]):
+            raise BadCall(
+                f"{text!r}: the first argument of {name} is monitor. Did you mean patience={arguments[key]}?"
+            )
         if key in known:
             continue
         if policy is observers.TensorBoard and not profile.is_keras_3 and key in _IGNORED_BY_TENSORBOARD:
@@ -352,6 +378,9 @@ def _read_hook(node: ast.expr, key: str, text: str) -> UserFunction | None:
     return hook
 
 
+_GRIDS = ("grid", "range", "linspace", "logspace")
+
+
 def _literal(node: ast.expr, key: str, text: str, *, is_nested: bool = False) -> Any:
     """A number, a string, a flat list of them, or (where Keras takes it) any nesting with dicts."""
     try:
@@ -360,10 +389,16 @@ def _literal(node: ast.expr, key: str, text: str, *, is_nested: bool = False) ->
         value = ...
     items = value if isinstance(value, list | tuple) else [value]
     if not (is_nested and _is_plain(value)) and not all(map(_is_scalar, items)):
+        if isinstance(node, ast.Call) and dotted_name(node.func) in _GRIDS:
+            raise BadCall(f"{text!r}: {key}={ast.unparse(node)} is a grid, and grids are for cbmon sweep")
         raise BadCall(
             f"{text!r}: {key}={ast.unparse(node)} is no literal. Write the number or the string itself"
         )
     return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -13,6 +13,7 @@ from cbmon.errors import BadCall
 from cbmon.profiles import Profile
 from cbmon.replay.calls import Call, parse_calls
 from cbmon.replay.engine import replay
+from cbmon.replay.evidence import in_effect
 from cbmon.replay.results import Recording, Replay, Series
 
 
@@ -41,7 +42,11 @@ class Case:
 
     def through(self, rows: int) -> Case:
         """The same, had the log ended after so many rows."""
-        return replace(self, recording=_Start(self.recording, rows))
+        rates = in_effect(self.recording)[0].learning_rate or ()
+        known = next(
+            (rate for row in range(len(rates)) if (rate := rates[row]) is not None), self.learning_rate
+        )
+        return replace(self, recording=Beginning(self.recording, rows), learning_rate=known)
 
     def changed(self, index: int, **arguments: Any) -> Case:
         """The same with other arguments of one callback."""
@@ -64,10 +69,15 @@ class Case:
         return replace(self, calls=tuple(calls), profile=profile)
 
 
-class _Start:
-    """The first rows of a recording, which keeps its columns: Keras knows its metrics from the start."""
+class Beginning:
+    """The first rows of a recording, with the learning rates in effect as the whole tells them.
+
+    It keeps the columns, for Keras knows its metrics from the start, and the record's own beginning. What a row's
+    learning rate means is not asked again: of fewer rows the answer may be another one.
+    """
 
     def __init__(self, recording: Recording, rows: int) -> None:
+        recording, _ = in_effect(recording)
         self.epochs: Sequence[int] = recording.epochs[:rows]
         self.columns: Collection[str] = recording.columns
         self.not_numbers: Collection[str] = recording.not_numbers
@@ -76,6 +86,8 @@ class _Start:
         }
         rate = recording.learning_rate
         self.learning_rate: Series | None = None if rate is None else _StartOfColumn(rate, rows)
+        self.started: Any = getattr(recording, "started", None)
+        self.memo = {"in_effect": (len(self.epochs), (self, None))}
 
 
 class _StartOfColumn:

@@ -21,6 +21,10 @@ STEPS = 300_000
 """Steps of one machine spent on looking for a change: about a second. A longer log gets fewer answers."""
 
 
+NAMED = 3
+"""Values of which each for itself has another outcome: the nearest ones are named as examples."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """Another value of one argument and another outcome; no value nearer to the given one has it."""
@@ -31,13 +35,19 @@ class Change:
     value: float
     beyond: float | None = None
     """With `=`: from this value on the outcome is again what it was."""
+    also: tuple[float, ...] = ()
+    """With `=`: a few more values with that outcome, none of them nearer."""
     stopped_epoch: int | None = None
     """Where it stops then; None: not within this log."""
 
     @property
     def words(self) -> str:
         """`patience ≥ 7`; of a long number as few digits as are true."""
-        return f"{self.argument} {self.sign} {self.shown}"
+        if self.sign != "=" or (not self.value and self.beyond is None and self.argument == "min_delta"):
+            return f"{self.argument} {self.sign} {self.shown}"
+        values = [self.shown, *(f"{each:g}" for each in self.also)]
+        told = " or ".join(filter(None, [", ".join(values[:-1]), values[-1]]))
+        return f"for example {self.argument} = {told}"
 
     @property
     def shown(self) -> str:
@@ -134,15 +144,22 @@ class _Tried:
 
     def patience_above(self) -> Change | None:
         """The smallest patience that does not stop by the row: one more than the longest wait until there."""
-        if self.values is None:
-            return None
-        longest = self.trace(replace(self.policy, patience=math.inf)).longest_wait
-        return self.checked("patience", "≥", longest + 1, stops=False)
+        longest = self._longest_wait()
+        return None if longest is None else self.checked("patience", "≥", longest + 1, stops=False)
 
     def patience_below(self) -> Change | None:
         """The largest patience that stops by the row: the longest wait until there."""
-        longest = self.trace(replace(self.policy, patience=math.inf)).longest_wait
+        longest = self._longest_wait()
         return self.checked("patience", "≤", longest, stops=True) if longest else None
+
+    def _longest_wait(self) -> int | None:
+        """Without any stop until the row; None where that cannot be told."""
+        if self.values is None:
+            return None
+        try:
+            return self.trace(replace(self.policy, patience=math.inf)).longest_wait
+        except CannotReplay:  # a value that Keras cannot compare
+            return None
 
     def min_delta(self, *, down: bool, stops: bool) -> Change | None:
         """The `min_delta` nearest to the given one, below it or above, with which it stops by the row, or does not.
@@ -249,7 +266,7 @@ def not_cut(case: Case, index: int, row: int) -> Change | None:
     member = member_of(case.answer(), index)
     assert member is not None
     assert isinstance(member.policy, ReduceLROnPlateau)
-    epoch, patience = case.recording.epochs[row], member.policy.patience
+    epoch, patience, found = case.recording.epochs[row], member.policy.patience, list[float]()
     is_first = bool(member.cuts) and member.cuts[0][0] == epoch
     for tried in _tries(case, math.floor(max(patience, 0)) + 1, row + 3):
         cuts = _cuts(case.changed(index, patience=tried), index)
@@ -257,8 +274,15 @@ def not_cut(case: Case, index: int, row: int) -> Change | None:
             return None
         if epoch not in cuts:
             # Before the first cut nothing but the wait counts: with more patience it is only longer.
-            return Change(argument="patience", sign="≥" if is_first else "=", value=tried)
-    return None
+            found.append(tried)
+            if is_first or len(found) == NAMED:
+                break
+    return _examples(found, "≥" if is_first else "=")
+
+
+def _examples(found: list[float], sign: str) -> Change | None:
+    """The nearest value, and the next ones."""
+    return Change(argument="patience", sign=sign, value=found[0], also=tuple(found[1:])) if found else None
 
 
 def cut(case: Case, index: int, row: int) -> Change | None:
@@ -266,14 +290,16 @@ def cut(case: Case, index: int, row: int) -> Change | None:
     member = member_of(case.answer(), index)
     assert member is not None
     assert isinstance(member.policy, ReduceLROnPlateau)
-    highest = min(math.ceil(member.policy.patience) - 1, row + 1)
+    highest, found = min(math.ceil(member.policy.patience) - 1, row + 1), list[float]()
     for tried in _tries(case, highest, 0):
         cuts = _cuts(case.changed(index, patience=tried).through(row + 1), index)
         if cuts is None:
             return None
         if case.recording.epochs[row] in cuts:
-            return Change(argument="patience", sign="=", value=tried)
-    return None
+            found.append(tried)
+            if len(found) == NAMED:
+                break
+    return _examples(found, "=")
 
 
 def _tries(case: Case, start: int, end: int) -> range:

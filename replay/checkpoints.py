@@ -9,6 +9,9 @@ from string import Formatter
 from cbmon.errors import CannotReplay, KerasRefuses, NeedsLearningRate
 from cbmon.units import display_epoch
 
+_WIDEST = 4096
+"""What a placeholder may be padded to: no file system takes a longer path."""
+
 
 def format_path(
     template: str,
@@ -29,7 +32,7 @@ def format_path(
     Raises:
         KerasRefuses: A placeholder that is not in the logs, or a format that does not fit.
         NeedsLearningRate: A placeholder for the unknown learning rate.
-        CannotReplay: A placeholder for a list or text.
+        CannotReplay: A placeholder for a list or text, or one of an absurd width.
     """
     try:
         for name in fields_of(template):
@@ -37,15 +40,24 @@ def format_path(
                 raise NeedsLearningRate(f"the path {template!r}")
             if name not in logs and name in not_numbers:
                 raise CannotReplay(f"the path {template!r}: some cells of {name!r} are lists or text")
-        if batch is None or "batch" in logs:
-            return template.format(epoch=display_epoch(epoch), **logs)
-        return template.format(epoch=display_epoch(epoch), batch=batch + 1, **logs)
+        values = dict(epoch=display_epoch(epoch), **logs)  # a metric of that name is a TypeError, as in Keras
+        if batch is not None:
+            values.setdefault("batch", batch + 1)
+        _require_sane_widths(template, values)
+        return template.format(**values)
     except KeyError as error:
         raise KerasRefuses(
             "KeyError", f'Failed to format this callback filepath: "{template}". Reason: {error}'
         ) from None
     except (IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
         raise KerasRefuses(type(error).__name__, f"{error} in the path {template!r}") from None
+
+
+def _require_sane_widths(template: str, values: Mapping[str, float | None]) -> None:
+    """`{epoch:>999999999}` would fill the memory, a gigabyte an epoch."""
+    for _, _, spec, _ in Formatter().parse(template):
+        if spec and any(int(number) > _WIDEST for number in re.findall(r"\d+", spec.format(**values))):
+            raise CannotReplay(f"the path {template!r}: no file system takes a name that long")
 
 
 def fields_of(template: str) -> set[str]:

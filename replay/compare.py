@@ -17,6 +17,8 @@ VERSIONS = ("3.15", "3.12", "3.10", "3.6", "2")
 """One of each way in which the versions differ (KERAS.md §0)."""
 ROWS_MAX = 20_000
 """Epochs of a log up to which the others are asked too: all of them in half a second."""
+_REASON_MAX = 80
+"""Columns of what another version says where it refuses."""
 
 
 def versions_sentence(case: Case, answer: Replay) -> str:
@@ -40,7 +42,7 @@ def versions_sentence(case: Case, answer: Replay) -> str:
     if not others:
         return ""
     told = "; ".join(f"{_listed(names)} {outcome}" for outcome, names in others.items())
-    return f"Other versions of Keras decide otherwise: {told}."
+    return f"Other versions of Keras decide otherwise: {told}{'' if told.endswith('…') else '.'}"
 
 
 def _is_ours(case: Case) -> bool:
@@ -58,9 +60,9 @@ def _under(case: Case, profile: Profile, own: dict[str, object]) -> str:
     try:
         answer = case.under(profile).answer()
     except BadCall as error:
-        return f"cannot be asked ({_first_line(error)})"
+        return f"cannot be asked: {_reason(str(error), case, profile)}"
     if answer.decisions is None:
-        return f"would refuse ({_first_line(answer.error)})"
+        return f"would refuse: {_reason(str(answer.error), case, profile)}"
     other = _outcome(answer.decisions)
     end = min((each for each in (own["stop"], other["stop"]) if isinstance(each, int)), default=None)
     if end is not None:  # what comes after one of the stops differs for that reason alone
@@ -69,9 +71,15 @@ def _under(case: Case, profile: Profile, own: dict[str, object]) -> str:
     return ", ".join(parts)
 
 
-def _first_line(words: object) -> str:
-    text = str(words).partition(":")[0]
-    return text if len(text) <= 60 else text[:59] + "…"
+def _reason(words: str, case: Case, profile: Profile) -> str:
+    """A refusal without the call that it begins with, and the same for all versions that say the same."""
+    for call in case.calls:
+        words = words.removeprefix(f"{call.text!r}: ")
+    words = words.replace(f"Keras {profile.name} has no", "there is no").replace(
+        f" in Keras {profile.name}", ""
+    )
+    words = words.removeprefix("Keras raises ").rstrip(".")
+    return words if len(words) <= _REASON_MAX else words[: _REASON_MAX - 1] + "…"
 
 
 def _outcome(made: Decisions) -> dict[str, object]:

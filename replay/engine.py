@@ -29,13 +29,13 @@ from cbmon.replay.decays import Decay
 from cbmon.replay.observers import (
     BaseLogger,
     CSVLogger,
-    Foreign,
     Observer,
     RemoteMonitor,
     TensorBoard,
 )
 from cbmon.replay.rates import SETS_RATE, Rates
 from cbmon.replay.results import Best, Decisions, Member, Recording, Replay, Stop
+from cbmon.replay.schedules import did_you_mean
 from cbmon.replay.written import Course, Row, words
 from cbmon.units import display_epoch, plural, printable, short_lr
 
@@ -62,7 +62,8 @@ def replay(
         attempt: 1-based number of the attempt in its log.
         variant: What the result calls this list of callbacks.
         learning_rate: The first one, for a log that has none; such a log's own stands otherwise.
-        steps_per_epoch: Batches of an epoch, for an integer `save_freq` and a schedule of the optimizer's.
+        steps_per_epoch: Batches of an epoch, for an integer `save_freq` and a schedule of the optimizer's; None =
+            the record's own, where it tells.
         planned: Epochs that the recorded run was to have, if known: whether its log was cut short.
 
     Returns:
@@ -71,12 +72,13 @@ def replay(
     warnings = [note for call in calls for note in call.notes]
     decisions, error = None, None
     recording, note = evidence.in_effect(recording)
+    steps = steps_per_epoch or evidence.steps_of(recording)
     try:
         for call in calls:
-            if issubclass(call.policy, Foreign):
+            if call.is_foreign:
                 raise CannotReplay(f"{call.text}: only --engine keras can run it, for it is code of your own")
         driven = [_Driven(call, profile) for call in calls]
-        decisions = _Driver(recording, driven, profile, learning_rate, steps_per_epoch, warnings).run()
+        decisions = _Driver(recording, driven, profile, learning_rate, steps, warnings).run()
     except CannotReplay as refusal:
         error = printable(str(refusal), limit=1000)
     except OverflowError as overflow:  # an int beyond all floats, in the arithmetic that Keras does with it
@@ -114,6 +116,19 @@ def _censored(made: Decisions, recording: Recording, planned: int | None) -> str
     return reason and f"{', '.join(dict.fromkeys(waiting))}: not within {recorded}; {reason}"
 
 
+HAS = "; this log has "
+"""Between a warning of a missing metric and what the log has instead."""
+
+
+def _hint(monitor: str, names: Sequence[str], profile: Profile) -> str:
+    """`; this log has loss, val_loss. Did you mean val_loss?`; empty where the metric is there."""
+    if monitor in names or monitor == profile.learning_rate_key or not names:
+        return ""
+    more = ", …" if len(names) > _METRICS_NAMED else ""
+    return f"{HAS}{', '.join(names[:_METRICS_NAMED])}{more}.{did_you_mean(monitor, names)}"
+
+
+_METRICS_NAMED = 8
 SAVES_MAX = 1_000_000
 """Checkpoints of one replay; nobody has the disk for more, and a mistyped number must not fill the memory."""
 
@@ -126,6 +141,8 @@ class _Driven:
 
     def __init__(self, call: Call, profile: Profile) -> None:
         self.call = call
+        self.hint = ""
+        """What the log has in place of the monitored metric; empty if it has it."""
         self.policy = call.build(profile)
         self.state: Any = None
         self.is_resolved = False
@@ -143,7 +160,10 @@ class _Driven:
         """Settle direction and state, once; Keras 3 does it at the end of the first epoch, and may refuse."""
         if not self.is_resolved and isinstance(self.policy, Monitor):
             self.is_resolved = True
-            self.policy = resolve(self.policy, profile, columns)
+            try:
+                self.policy = resolve(self.policy, profile, columns)
+            except KerasRefuses as refusal:
+                raise CannotReplay(f"{refusal}{self.hint}") from None
             self.state = self.state or self.policy.begin(profile)
 
 
@@ -167,6 +187,9 @@ class _Driver:
         policies = [each.policy for each in driven]
         self.rates = Rates(recording, policies, profile, learning_rate, steps, warnings)
         self.checkpoints: list[tuple[int, str]] = []
+        for each in driven:
+            if isinstance(each.policy, Monitor):
+                each.hint = _hint(each.policy.monitor, self.names, profile)
 
     def run(self) -> Decisions:
         """All epochs until one is the last."""
@@ -384,6 +407,7 @@ class _Driver:
             else:
                 what = "is not in this log; Keras only warns, so it "
                 what += "saves every time" if saves else _NEVER[type(policy)]
+                what += driven.hint
             self.warnings.append(f"{type(policy).__name__}: {policy.monitor!r} {what}")
 
     def _decisions(self, rates: list[float | None], stopped: Stop | None, has_ended: bool) -> Decisions:

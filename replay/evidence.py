@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from cbmon.errors import CannotReplay
 from cbmon.policies import ReduceLROnPlateau, float32
 from cbmon.profiles import NEWEST
 from cbmon.replay.results import Recording, Series
@@ -80,15 +82,23 @@ def _is_plateau(
     At the last level it need not go on: that may be its floor, or the log ends.
     """
     for name, values in metrics.items():
-        mode = "max" if direction(name) is Direction.MAX else "min"
-        for min_delta in (1e-4, 0.0):
-            patience = _wait(cuts[0], values, mode, min_delta)
-            for cooldown in COOLDOWNS if patience else ():
-                policy = ReduceLROnPlateau(
-                    mode=mode, patience=patience, min_delta=min_delta, cooldown=cooldown, min_lr=levels[-1]
-                )
-                if _cuts_after(policy, cuts, levels, values):
-                    return True
+        with suppress(CannotReplay):  # a value that Keras would not have compared: it was not this metric
+            if _is_plateau_of(values, cuts, levels, "max" if direction(name) is Direction.MAX else "min"):
+                return True
+    return False
+
+
+def _is_plateau_of(
+    values: Sequence[float | None], cuts: Sequence[int], levels: Sequence[float], mode: str
+) -> bool:
+    for min_delta in (1e-4, 0.0):
+        patience = _wait(cuts[0], values, mode, min_delta)
+        for cooldown in COOLDOWNS if patience else ():
+            policy = ReduceLROnPlateau(
+                mode=mode, patience=patience, min_delta=min_delta, cooldown=cooldown, min_lr=levels[-1]
+            )
+            if _cuts_after(policy, cuts, levels, values):
+                return True
     return False
 
 
@@ -180,6 +190,8 @@ def in_effect(recording: Recording) -> Told:
     Returns:
         It, and what is to be said about that; `DOUBT` where the rows do not tell.
     """
+    if isinstance(recording, InEffect):
+        return recording, None  # it is that already
     memo = getattr(recording, "memo", {})  # of an Attempt: the same wrapper for every list of callbacks
     kept = memo.get("in_effect")
     if kept is None or kept[0] != len(recording.epochs):
@@ -215,6 +227,11 @@ def _is_ours(recording: Recording) -> bool:
     return getattr(of_ours, "started", None) is not None or bool(getattr(of_ours, "seconds", None))
 
 
+def steps_of(recording: Recording) -> int | None:
+    """Batches an epoch, where the record tells."""
+    return getattr(getattr(recording, "started", None), "steps", None) or None
+
+
 # --- cut short -------------------------------------------------------------------------------------------
 
 _PLANNED = frozenset((8, 12, 16, 24, 32, 64, 128, 256, 512, 1024))
@@ -232,8 +249,9 @@ def cut_short(recording: Recording, planned: int | None = None) -> str | None:
         recording: The attempt.
         planned: Its planned epochs, if known; the record's own stand before it.
     """
-    epochs, of_ours = recording.epochs, recording
-    if not epochs:
+    epochs = recording.epochs
+    of_ours = recording.recorded if isinstance(recording, InEffect) else recording
+    if not epochs or getattr(of_ours, "is_growing", False):
         return None
     last = display_epoch(epochs[-1])
     ended, started = getattr(of_ours, "ended", None), getattr(of_ours, "started", None)

@@ -223,16 +223,21 @@ def _read_member(
     try:
         (call,) = parse_calls(_fill(pieces, [repr(mark) for mark in marks]), profile)
     except BadCall:
-        (call,) = parse_calls(first, profile)  # says what is wrong, unless that is the grid itself
+        try:
+            (call,) = parse_calls(first, profile)  # says what is wrong, unless that is the grid itself
+        except BadCall as error:
+            hint = ", or a grid, such as range(1, 31)" if "is no literal" in str(error) else ""
+            raise BadCall(f"{error}{hint}") from None
         raise BadCall(
             f"{_one_line(source.cut(start, end))!r}: a grid cannot stand in this argument of {call.policy.__name__}"
         ) from None
     names = {
         value: name for name, value in call.arguments.items() if isinstance(value, str) and value in marks
     }
-    axes = [
-        Axis(names.get(mark, f"{call.policy.__name__} {mark}"), place, names.get(mark), *found)
-        for mark, found in zip(marks, values, strict=True)
+    written = {keyword.value: keyword.arg for keyword in node.keywords} if isinstance(node, ast.Call) else {}
+    axes = [  # what Keras ignores is called as it is written
+        Axis(names.get(mark) or written.get(grid) or mark, place, names.get(mark), *found)
+        for mark, grid, found in zip(marks, grids, values, strict=True)
     ]
     call = replace(
         call,
@@ -331,7 +336,7 @@ def _space(kind: str, arguments: Sequence[Any], where: str) -> list[float]:
         values = [math.inf]
     if not all(map(math.isfinite, values)):
         raise BadCall(f"{where}: some values are too large. logspace takes exponents: logspace(-5, -1, 5)")
-    return [float(f"{value:.{_DIGITS}g}") for value in values]
+    return [float(f"{value:.{_DIGITS}g}") + 0.0 for value in values]  # and no -0.0
 
 
 def _require_few(count: int, where: str) -> None:

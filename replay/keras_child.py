@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cbmon.errors import CbmonError
+from cbmon.errors import CbmonError, NeedsLearningRate
 from cbmon.policies import Tensor
 from cbmon.profiles import PROFILES, Profile
 from cbmon.replay import observers
@@ -217,19 +217,19 @@ class Sandbox:
 # --- the list of callbacks -------------------------------------------------------------------------------
 
 
-def build(call: Call, kit: Kit, sandbox: Sandbox) -> Any:
+def build(call: Call, kit: Kit, sandbox: Sandbox, *, is_rate_known: bool = True) -> Any:
     """The real callback of a call; raises what its constructor raises."""
     name, arguments = call.policy.__name__, dict(call.arguments)
     if call.policy is observers.UserClass:
         kind: Any = importlib.import_module(arguments["module"])
         for part in str(arguments["name"]).split("."):
             kind = getattr(kind, part)
-        return kind(**arguments["arguments"])
+        return kind(*arguments["positional"], **arguments["arguments"])
     if call.policy is observers.LambdaCallback:
         hooks = {hook: function.load().function for hook, function in arguments.items()}
         return kit.callback(name)(**hooks)
     if name == "LearningRateScheduler":
-        arguments["schedule"] = _schedule(arguments["schedule"], kit)
+        arguments["schedule"] = _schedule(arguments["schedule"], kit, is_rate_known)
     if name == "RemoteMonitor":
         kit.hold_back_posts()
     if name in _PATHS:
@@ -246,10 +246,12 @@ def build(call: Call, kit: Kit, sandbox: Sandbox) -> Any:
     return callback
 
 
-def _schedule(schedule: Expression | UserFunction, kit: Kit) -> Callable[..., object]:
+def _schedule(schedule: Expression | UserFunction, kit: Kit, is_rate_known: bool) -> Callable[..., object]:
     if isinstance(schedule, UserFunction):
         function = schedule.function
         assert function is not None
+        if not is_rate_known and schedule.function_takes(2):
+            raise NeedsLearningRate(str(schedule))
         return function
 
     def run(*arguments: float) -> object:
@@ -312,6 +314,8 @@ class StandIn:
 
     def get_weights(self) -> Weights:
         """The epoch's."""
+        if self.owner is not None:
+            self.outcome.weighed.add(self.owner)
         weights = Weights()
         weights.epoch = self.epoch
         return weights
@@ -399,6 +403,8 @@ class Outcome:
     saves: list[Save] = field(default_factory=list)
     best: dict[int, tuple[int, float]] = field(default_factory=dict)
     restored: dict[int, int] = field(default_factory=dict)
+    weighed: set[int] = field(default_factory=set)
+    """Who asked for the model's weights."""
 
 
 # --- driving ---------------------------------------------------------------------------------------------
@@ -697,13 +703,15 @@ def answer(
                 decay = getattr(kit.keras.optimizers.schedules, call.policy.__name__)(**call.arguments)
                 callbacks.append(None)
             else:
-                callbacks.append(build(call, kit, box))
+                callbacks.append(
+                    build(call, kit, box, is_rate_known=task["rate"] is not None or decay is not None)
+                )
     except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code, the border is here
         kind = "" if isinstance(error, CbmonError) else type(error).__name__
         outcome.error, outcome.error_by = (kind, str(error)), len(callbacks)
     else:
         setting = Setting(
-            rate=task["rate"], steps=job["steps"], planned=task["planned"], decay=decay, beat=beat
+            rate=task["rate"], steps=task["steps"], planned=task["planned"], decay=decay, beat=beat
         )
         outcome = drive(kit, callbacks, log, setting)
     finally:
@@ -711,10 +719,17 @@ def answer(
     if outcome.error:
         for box in boxes:
             outcome.error = (outcome.error[0], box.without(outcome.error[1]))
+    own = [
+        i for i, call in enumerate(calls) if call.policy in (observers.UserClass, observers.LambdaCallback)
+    ]
     backups = {i for i, call in enumerate(calls) if call.policy is observers.BackupAndRestore}
     return {
         **{name: getattr(outcome, name) for name in _PLAIN},
         "stoppers": sorted(outcome.stoppers),
+        "weighed": [i for i in own if i in outcome.weighed],
+        "in_batches": [
+            i for i in own if i < len(callbacks) and _has_batch_hooks(callbacks[i], calls[i], kit)
+        ],
         "saves": [
             (save.epoch, boxes[save.by].original(save.path) if save.by < len(boxes) else save.path, save.by)
             for save in outcome.saves
@@ -724,6 +739,16 @@ def answer(
         "restored": list(outcome.restored.items()),
         "posts": kit.posts[:],
     }
+
+
+_BATCH_HOOKS = tuple(hook for hook in observers.HOOKS if "train_batch" in hook or hook.startswith("on_batch"))
+
+
+def _has_batch_hooks(callback: Any, call: Call, kit: Kit) -> bool:
+    if call.policy is observers.LambdaCallback:
+        return any(hook in call.arguments for hook in _BATCH_HOOKS)
+    base = kit.callback("Callback")
+    return any(getattr(type(callback), hook, None) is not getattr(base, hook) for hook in _BATCH_HOOKS)
 
 
 _PLAIN = (

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -39,10 +39,12 @@ from cbmon.policies import (
 )
 from cbmon.profiles import Profile, find_profile
 from cbmon.replay.calls import Call, Listed
+from cbmon.replay.cases import Beginning
 from cbmon.replay.decays import DECAYS
 from cbmon.replay.engine import replay
+from cbmon.replay.evidence import steps_of
 from cbmon.replay.observers import LambdaCallback, RemoteMonitor, UserClass
-from cbmon.replay.results import Best, Decisions, Member, Recording, Replay, Series, Stop
+from cbmon.replay.results import Best, Decisions, Member, Recording, Replay, Stop
 from cbmon.units import display_epoch, plural, printable
 
 SILENCE_S = 180.0
@@ -67,7 +69,7 @@ class Written:
     @property
     def foreign(self) -> list[Call]:
         """The calls that are code of the user's own."""
-        return [call for call in self.calls if call.policy in _FOREIGN]
+        return [call for call in self.calls if call.is_foreign]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def replay_with_keras(
         tasks: Our own engine's answers and the lists they are about.
         profile: Which Keras; it has to be the installed one.
         learning_rate: The first one, for logs that have none.
-        steps_per_epoch: Batches of an epoch.
+        steps_per_epoch: Batches of an epoch; None = the record's own, where it tells.
         silence_s: For how long a child may say nothing, once Keras is imported.
 
     Returns:
@@ -152,9 +154,10 @@ def replay_with_keras(
                 "is_variant": task.written.is_variant,
                 "rate": _first_rate(recording, learning_rate),
                 "planned": task.planned,
+                "steps": steps_per_epoch or steps_of(recording),
             }
         )
-    job = {"module": module, "profile": profile.name, "steps": steps_per_epoch, "logs": logs}
+    job = {"module": module, "profile": profile.name, "logs": logs}
     answers: dict[int, Any] = {}
     with tempfile.TemporaryDirectory(prefix="cbmon-keras-") as folder:
         for number, answer in _answers({**job, "folder": folder}, jobs, silence_s):
@@ -297,37 +300,6 @@ def _environment(module: str) -> dict[str, str]:
 # --- the result ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Beginning:
-    """The first rows of a recording: those that Keras saw."""
-
-    whole: Recording
-    rows: int
-
-    @property
-    def epochs(self) -> Sequence[int]:
-        return self.whole.epochs[: self.rows]
-
-    @property
-    def columns(self) -> Collection[str]:
-        return self.whole.columns
-
-    @property
-    def metrics(self) -> Mapping[str, Series]:
-        return {
-            name: [column[row] for row in range(self.rows)] for name, column in self.whole.metrics.items()
-        }
-
-    @property
-    def learning_rate(self) -> Series | None:
-        rates = self.whole.learning_rate
-        return None if rates is None else [rates[row] for row in range(self.rows)]
-
-    @property
-    def not_numbers(self) -> Collection[str]:
-        return self.whole.not_numbers
-
-
 def _result(
     task: Task, answer: Any, profile: Profile, learning_rate: float | None, steps: int | None
 ) -> Replay:
@@ -337,14 +309,21 @@ def _result(
         return replace(ours, decisions=None, error=answer)
     reference, notes = ours, list[str]()
     if foreign:
-        stock = [call for call in calls if call.policy not in _FOREIGN]
-        seen = _Beginning(ours.recording, min(len(answer["rates"]), len(ours.recording.epochs)))
+        stock = [_as_answered(call, ours, answer) for call in calls if call.policy not in _FOREIGN]
+        seen = Beginning(ours.recording, min(len(answer["rates"]), len(ours.recording.epochs)))
         reference = replay(seen, stock, profile, learning_rate=learning_rate, steps_per_epoch=steps)
         notes = [_note(call, note) for call in foreign for note in (call.notes or ("",))]
-        if _first_rate(ours.recording, learning_rate) is None and answer["error"] is None:
+        is_own = any(call.policy in _FOREIGN for call in calls)
+        if is_own and _first_rate(ours.recording, learning_rate) is None and answer["error"] is None:
             notes.append(
                 "no learning rate in this log: your own code sees 0.001 in its place. "
                 "Give the first one: --learning-rate 1e-3"
+            )
+        for index in answer["in_batches"] if not (steps or steps_of(ours.recording)) else ():
+            notes.append(f"{_own_name(calls[index])}: without --steps-per-epoch it sees one batch an epoch")
+        for index in answer["weighed"]:
+            notes.append(
+                f"{_own_name(calls[index])}: model.get_weights() is empty, for a replay has no model"
             )
     # Of a list that it cannot run, our engine has told what it knows before it looked at the callbacks.
     warnings = dict.fromkeys((*ours.warnings, *map(printable, notes), *reference.warnings))
@@ -354,6 +333,18 @@ def _result(
     if answer["error"] is not None:
         return replace(whole, error=_error(answer, calls))
     return replace(whole, error=None, decisions=_decisions(task, answer, reference, profile, learning_rate))
+
+
+def _as_answered(call: Call, ours: Replay, answer: Mapping[str, Any]) -> Call:
+    """A schedule that only the child imported: what it gave, epoch by epoch."""
+    if not call.is_foreign:
+        return call
+    given = dict(zip(ours.recording.epochs, answer["rates"], strict=False))
+    return replace(call, arguments={**call.arguments, "schedule": given.__getitem__})
+
+
+def _own_name(call: Call) -> str:
+    return str(call.arguments["name"]) if call.policy is UserClass else call.policy.__name__
 
 
 def _note(call: Call, note: str) -> str:
@@ -373,7 +364,7 @@ def _error(answer: Mapping[str, Any], calls: Sequence[Call]) -> str:
     (kind, message), by = answer["error"], answer["error_by"]
     if not kind:
         words = message
-    elif by is not None and by < len(calls) and calls[by].policy in _FOREIGN:
+    elif by is not None and by < len(calls) and calls[by].is_foreign:
         words = f"{calls[by].text} raises {kind}: {message}"
     else:
         words = str(KerasRefuses(kind, message))
@@ -457,7 +448,7 @@ def _members(
     members = []
     for index, call in enumerate(calls):
         like = None if call.policy in _FOREIGN else next(known, None)
-        policy = like.policy if like else _built(call, profile, recording)
+        policy = like.policy if like and not call.is_foreign else _built(call, profile, recording)
         stopped = answer["stopped_epoch"] if index in stoppers else None
         cuts = tuple((epoch, factor) for epoch, factor, by in answer["cuts"] if by == index)
         saved = tuple(epoch for epoch, _, by in answer["saves"] if by == index)
@@ -514,7 +505,7 @@ def _words(stopped: int | None, cuts: int, saves: int, epochs: int) -> str:
     does = [f"stops after epoch {display_epoch(stopped)}"] if stopped is not None else []
     does += [f"lowers the learning rate {plural(cuts, 'time')}"] if cuts else []
     does += [f"saves {plural(saves, 'time')}"] if saves else []
-    return ", ".join(does) or f"not within {plural(epochs, 'epoch')}"
+    return ", ".join(does) or f"stops and changes nothing in {plural(epochs, 'epoch')}"
 
 
 # --- both ------------------------------------------------------------------------------------------------

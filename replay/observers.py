@@ -215,6 +215,7 @@ class UserClass:
     module: str
     name: str
     arguments: Mapping[str, Any]
+    positional: Sequence[Any] = ()
 
     def check(self, profile: Profile) -> None:
         """What its constructor refuses is known when it runs."""

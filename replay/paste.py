@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 
@@ -16,7 +17,7 @@ from cbmon.policies import (
 )
 from cbmon.profiles import Profile
 from cbmon.replay.decays import Decay
-from cbmon.replay.observers import UserClass
+from cbmon.replay.observers import LambdaCallback, UserClass
 from cbmon.replay.results import Member
 from cbmon.replay.schedules import Expression, UserFunction
 from cbmon.units import cells, printable
@@ -24,8 +25,8 @@ from cbmon.units import cells, printable
 
 def script_lines(members: Sequence[Member], profile: Profile, width: int) -> list[str]:
     """`callbacks=[…]`, ready for `fit`; wrapped between arguments, so it stays Python at any width."""
-    before = [line for member in members if (line := _import_line(member))]
-    before += [_optimizer_line(member) for member in members if isinstance(member.policy, Decay)]
+    before = list(dict.fromkeys(line for member in members for line in _imports(member)))
+    before += [_optimizer_line(member, profile) for member in members if isinstance(member.policy, Decay)]
     listed = [member for member in members if not isinstance(member.policy, Decay)]
     if len(members) == 1 or not listed:
         return [*before, *(line for member in listed for line in _wrapped(member, profile, width, ""))]
@@ -35,12 +36,13 @@ def script_lines(members: Sequence[Member], profile: Profile, width: int) -> lis
     return [*before, *lines, "]"]
 
 
-def _optimizer_line(member: Member) -> str:
+def _optimizer_line(member: Member, profile: Profile) -> str:
     """A schedule of the optimizer's is no callback."""
-    text = printable(member.text, limit=4096)
-    name = text.partition("(")[0]
-    is_schedule = name.rpartition(".")[2] == type(member.policy).__name__
-    module = "" if "." in name else "keras.optimizers.schedules." if is_schedule else "keras.optimizers."
+    text, schedule = printable(member.text, limit=4096), type(member.policy).__name__
+    library, name = _library(profile), text.partition("(")[0]
+    is_schedule = name.rpartition(".")[2] == schedule
+    text = re.sub(rf"(?<![\w.]){schedule}\(", f"{library}.optimizers.schedules.{schedule}(", text, count=1)
+    module = "" if is_schedule or "." in name else f"{library}.optimizers."
     return f"{'learning_rate' if is_schedule else 'optimizer'} = {module}{text}"
 
 
@@ -55,13 +57,21 @@ def _wrapped(member: Member, profile: Profile, width: int, indent: str, comma: s
 def _call(member: Member, profile: Profile) -> tuple[str, list[str]]:
     """The callable and its arguments as Python."""
     policy = member.policy
+    if isinstance(policy, LambdaCallback):
+        return f"{_module(profile)}.LambdaCallback", [
+            f"{at}={hook.name}" for at, hook in policy.hooks.items()
+        ]
     if not isinstance(policy, Monitor | LearningRateScheduler | TerminateOnNaN):
         return _as_written(member, profile)  # it decides nothing here, so nothing of it was resolved
     return f"{_module(profile)}.{type(policy).__name__}", list(_arguments(policy))
 
 
+def _library(profile: Profile) -> str:
+    return "tf_keras" if profile.name == "2" else "keras"
+
+
 def _module(profile: Profile) -> str:
-    return "tf_keras.callbacks" if profile.name == "2" else "keras.callbacks"
+    return f"{_library(profile)}.callbacks"
 
 
 def _as_written(member: Member, profile: Profile) -> tuple[str, list[str]]:
@@ -98,11 +108,15 @@ def _schedule(schedule: object) -> str:
     return schedule.name if isinstance(schedule, UserFunction) else "..."
 
 
-def _import_line(member: Member) -> str:
-    if isinstance(member.policy, UserClass):
-        return f"from {member.policy.module} import {member.policy.name}"
-    schedule = getattr(member.policy, "schedule", None)
-    return f"from {schedule.module} import {schedule.name}" if isinstance(schedule, UserFunction) else ""
+def _imports(member: Member) -> Iterator[str]:
+    """The user's own code that a callback needs."""
+    policy = member.policy
+    own: list[object] = [policy, getattr(policy, "schedule", None)]
+    if isinstance(policy, LambdaCallback):
+        own += policy.hooks.values()
+    for each in own:
+        if isinstance(each, UserClass | UserFunction):
+            yield f"from {each.module} import {each.name}"
 
 
 def literal(value: object) -> str:

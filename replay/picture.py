@@ -6,11 +6,12 @@ trained. Never a curve that nobody measured: a learning rate is proposed, a metr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from cbmon.axes import LABEL_COLUMNS, Limits
+from cbmon.axes import LABEL_COLUMNS, Limits, only_tick
 from cbmon.chart import CURVE_GLYPHS, CURVE_ROLES, Curve, MarkKind, Role, Row, Span, chart, column_of
 from cbmon.plots import DECADES, GREY
 from cbmon.policies import ModelCheckpoint, Monitor, TerminateOnNaN
@@ -25,8 +26,8 @@ RATE_HEIGHT = 6
 LANES_MAX = 8
 """Variants drawn: as many as there are colours."""
 _GUTTER = LABEL_COLUMNS + 1
-_RATE_DECADES = 20.0
-"""Ratio of learning rates from which their axis is logarithmic."""
+RATE_RATIO = 5.0
+"""Ratio of learning rates above which their axis is logarithmic: on a linear one the low ones lie on 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _rates(
     """The proposed learning rates over the recorded one; no rows where nothing is proposed or known."""
     recording = told[0][0].recording
     epochs, recorded = recording.epochs, recording.learning_rate
-    proposed = [(number, replay, made) for number, (replay, made) in enumerate(told) if proposes(made)]
+    proposed = drawn_rates(told, recorded)
     if not proposed:
         return []
     curves, legend = [], [(" learning rate", Role.TITLE)]
@@ -197,8 +198,8 @@ def _rates(
         curves.append(_steps(epochs, [recorded[row] for row in range(len(recorded))], GREY, dashed=True))
         mark = CURVE_GLYPHS[GREY] * 2 if ascii else dotted
         legend.append((f"  {mark} recorded", CURVE_ROLES[GREY]))
-    for number, replay, made in proposed:
-        letter = letters[number]
+    for number in proposed:
+        (replay, made), letter = told[number], letters[number]
         name = printable(replay.variant) if letter else "proposed"
         name = name if name.startswith(letter) else f"{letter} {name}"
         curves.append(_steps(epochs, list(made.learning_rate or ()), number, letter=letter))
@@ -208,7 +209,30 @@ def _rates(
     ratio = max(high for _, high in spans) / min(low for low, _ in spans) if spans else 1.0
     return [
         _clipped(legend, width),
-        *chart(curves, width=width, height=RATE_HEIGHT, x_limits=x, ascii=ascii, log=ratio > _RATE_DECADES),
+        *chart(
+            curves, width=width, height=RATE_HEIGHT, x_limits=x, ascii=ascii, log=ratio > RATE_RATIO,
+            y_ticks=rate_ticks([curve.y for curve in curves], log=ratio > RATE_RATIO),
+        ),
+    ]  # fmt: skip
+
+
+def rate_ticks(rates: Iterable[CurveValues], *, log: bool) -> list[tuple[float, str]]:
+    """Where each curve begins and ends, and its limits: actual rates, where round ones may lie far from any."""
+    told: list[float] = []
+    for values in rates:
+        found = [value for value in values if value is not None and math.isfinite(value)]
+        if found := [value for value in found if value > 0 or not log]:
+            told += found[0], found[-1], max(found), min(found)
+    return [only_tick(value) for value in dict.fromkeys(told)]
+
+
+def drawn_rates(told: Sequence[tuple[Replay, Decisions]], recorded: object) -> list[int]:
+    """Whose learning rates are drawn: of none if none proposes any; else without a recorded one of all."""
+    is_any = any(proposes(made) for _, made in told)
+    return [
+        number
+        for number, (_, made) in enumerate(told)
+        if proposes(made) or (is_any and recorded is None and made.learning_rate is not None)
     ]
 
 

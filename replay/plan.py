@@ -2,9 +2,9 @@
 
 Callbacks of one list meet in three places only: the stop, the learning rate, and the logs (the learning rate's
 key). So EarlyStopping and TerminateOnNaN join by the earliest epoch, ReduceLROnPlateau decides by itself up to
-the stop, ModelCheckpoint changes nothing; each becomes a group of arrays for `kernels`. Whatever else is in a
-list sends the grid to the scalar engine, with the reason in words. Policies that decide the same on any log
-(patience 0 and 1) are one.
+the stop, ModelCheckpoint and what only watches (CSVLogger, TensorBoard) change nothing; whoever decides becomes
+a group of arrays for `kernels`. Whatever else is in a list sends the grid to the scalar engine, with the reason
+in words. Policies that decide the same on any log (patience 0 and 1) are one: `canonical`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,19 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from cbmon.errors import BadCall, KerasRefuses
 from cbmon.policies import EarlyStopping, ModelCheckpoint, Monitor, ReduceLROnPlateau, TerminateOnNaN
 from cbmon.profiles import Profile
+from cbmon.replay.canonical import Indices, Monitored, Numbers, Varied
 from cbmon.replay.grid import Grid
+from cbmon.replay.observers import STOCK, Foreign
 
 Kind: TypeAlias = Literal["stop", "cut", "save"]
 Keep: TypeAlias = Literal["restored", "last"]
-Indices: TypeAlias = npt.NDArray[np.int64]
-Numbers: TypeAlias = npt.NDArray[np.float64]
-
-
-class Monitored(NamedTuple):
-    """What a callback looks at; how "auto" resolves depends on the callback and on the log."""
-
-    callback: str
-    monitor: str
-    mode: str
-    """"min", "max" or "auto"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +37,7 @@ class Stopper:
     patiences: Indices
     """Shape (P,); rising, at least 1."""
     deltas: Numbers
-    """Shape (D,)."""
+    """Shape (D,); at least 0."""
     starts: Indices
     """Shape (S,)."""
     baselines: Numbers
@@ -69,6 +59,7 @@ class Cutter:
 
     monitored: tuple[Monitored, ...]
     deltas: Numbers
+    """Shape (D,); at least 0 where they shift the value."""
     patiences: Indices
     cooldowns: Indices
     """Shape (C,); at least 1."""
@@ -173,7 +164,7 @@ def make_plan(grid: Grid, profile: Profile, keep: Keep | None = None) -> Plan:
     _build_all(grid, profile)
     policies = [member.call.build(profile) for member in grid.members]
     kind = _kind(policies)
-    varied = _Varied(grid, profile, policies)
+    varied = Varied(grid, profile, policies)
     scalar = tuple(dict.fromkeys(_reasons(varied, policies, profile)))
     for axis in grid.axes:
         if axis.argument == "restore_best_weights" and len({bool(value) for value in axis.values}) > 1:
@@ -211,7 +202,7 @@ def make_plan(grid: Grid, profile: Profile, keep: Keep | None = None) -> Plan:
     )
 
 
-def _groups(varied: _Varied, kind: Kind, keep: Keep, restores: Sequence[bool], is_as_if: bool) -> Groups:
+def _groups(varied: Varied, kind: Kind, keep: Keep, restores: Sequence[bool], is_as_if: bool) -> Groups:
     stoppers, looks = list[Stopper](), list[Look]()
     cutter, saver, ends_on_nan = None, None, False
     for place, policy in enumerate(varied.policies):
@@ -280,132 +271,8 @@ def _judged(kind: Kind, policies: Sequence[object], monitored: Sequence[Sequence
     return Monitored("TerminateOnNaN", "loss", "min")
 
 
-# --- canonical forms ---------------------------------------------------------------------------------------
-
-
-def _whole(value: float) -> int:
-    return math.ceil(value)
-
-
-def _at_least_one(value: float) -> int:
-    return max(1, math.ceil(value))
-
-
-def _mode(value: object) -> str:
-    return value if isinstance(value, str) and value in ("min", "max") else "auto"
-
-
 def _maybe(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-_IGNORED = frozenset(("verbose", "save_weights_only", "filepath"))
-"""What no decision depends on; a path is looked at by itself."""
-
-
-def _canonical(policy: object, argument: str, profile: Profile) -> Any:
-    """What an argument's value comes to; a function of the value."""
-    if argument in _IGNORED:
-        return lambda value: None
-    if argument == "mode":
-        return _mode
-    if isinstance(policy, EarlyStopping | ReduceLROnPlateau):
-        if argument == "min_delta" and (isinstance(policy, EarlyStopping) or profile.shared_monitor):
-            return abs
-        forms = {"patience": _at_least_one, "cooldown": _at_least_one, "start_from_epoch": _whole}
-        return forms.get(argument, lambda value: value)
-    return lambda value: value
-
-
-class _Varied:
-    """The grid's axes in canonical form, and the policies that differ in them."""
-
-    def __init__(self, grid: Grid, profile: Profile, policies: Sequence[Any]) -> None:
-        self.grid, self.profile, self.policies = grid, profile, policies
-        self._places = {(axis.member, axis.argument): number for number, axis in enumerate(grid.axes)}
-        self.odd: list[str] = []
-        """Numbers that no array holds as Python does."""
-        self._values: list[list[Any]] = []
-        self._codes: list[Indices] = []
-        """One an axis: which of its canonical values each of its values is."""
-        for axis in grid.axes:
-            form = (lambda value: None) if axis.argument is None else self._form(axis.member, axis.argument)
-            found: dict[Any, int] = {}
-            codes = []
-            for value in axis.values:
-                canonical = form(value)
-                key = (type(canonical) in (int, float, bool), canonical)
-                codes.append(found.setdefault(key, len(found)))
-            self._values.append([canonical for _, canonical in found])
-            self._codes.append(np.array(codes, np.int64))
-        self._merge()
-
-    def _form(self, place: int, argument: str) -> Any:
-        form = _canonical(self.policies[place], argument, self.profile)
-
-        def guarded(value: Any) -> Any:
-            if type(value) in (int, float) and not abs(value) <= 2**53:
-                self.odd.append(f"{argument}={value!r}")
-                return value
-            return form(value)
-
-        return guarded
-
-    def _merge(self) -> None:
-        """Number the policies in CALL order and put those of equal codes together."""
-        shape = self.grid.shape
-        every = np.indices(shape, np.int64).reshape(len(shape), len(self.grid))
-        key = np.zeros(len(self.grid), np.int64)
-        for axis, codes in enumerate(self._codes):
-            key = key * len(self._values[axis]) + codes[every[axis]]
-        _, first, group = np.unique(key, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        group = place[group]
-        members: list[list[int]] = [[] for _ in order]
-        for number, which in enumerate(group.tolist()):
-            members[which].append(number)
-        self.equivalents = tuple(map(tuple, members))
-        self.standing = tuple(some[0] if len(some) == 1 else self._most_patient(some) for some in members)
-        self.choices: Indices = every.T[np.array(self.standing, np.int64)]
-
-    def _most_patient(self, some: Sequence[int]) -> int:
-        """The policy that stands for its equals: the greatest patience, else the last."""
-        patient = [axis for axis, a in enumerate(self.grid.axes) if a.argument == "patience"]
-
-        def patience(number: int) -> tuple[float, int]:
-            choice = np.unravel_index(number, self.grid.shape)
-            return sum(float(self.grid.axes[axis].values[choice[axis]]) for axis in patient), number
-
-        return max(some, key=patience)
-
-    def values(self, place: int, argument: str) -> tuple[list[Any], Indices]:
-        """The canonical values of a member's argument, and which of them each canonical policy has."""
-        axis = self._places.get((place, argument))
-        if axis is None:
-            value = self._form(place, argument)(getattr(self.policies[place], argument))
-            return [value], np.zeros(len(self.choices), np.int64)
-        return self._values[axis], self._codes[axis][self.choices[:, axis]]
-
-    def monitored(self, place: int) -> list[Monitored]:
-        """The columns that a member looks at, monitors × modes."""
-        name = type(self.policies[place]).__name__
-        if isinstance(self.policies[place], TerminateOnNaN):
-            return [Monitored(name, "loss", "min")]
-        if not isinstance(self.policies[place], Monitor):
-            return []
-        monitors, modes = self.values(place, "monitor")[0], self.values(place, "mode")[0]
-        return [Monitored(name, monitor, mode) for monitor in monitors for mode in modes]
-
-    def numbers(self, place: int, argument: str, form: Any = float) -> tuple[Numbers, Indices]:
-        """The same as an array of rising numbers, NaN (for None) last."""
-        values, which = self.values(place, argument)
-        array = np.array([form(value) for value in values])
-        order = np.argsort(array)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        return array[order], rank[which]
 
 
 def _product(*parts: tuple[int, Indices]) -> Indices:
@@ -419,13 +286,13 @@ def _product(*parts: tuple[int, Indices]) -> Indices:
 # --- groups ------------------------------------------------------------------------------------------------
 
 
-def _column(varied: _Varied, place: int) -> tuple[int, Indices]:
+def _column(varied: Varied, place: int) -> tuple[int, Indices]:
     monitors, monitor = varied.values(place, "monitor")
     modes, mode = varied.values(place, "mode")
     return len(monitors) * len(modes), monitor * len(modes) + mode
 
 
-def _stopper(varied: _Varied, place: int, restores: bool, restores_unstopped: bool) -> Stopper:
+def _stopper(varied: Varied, place: int, restores: bool, restores_unstopped: bool) -> Stopper:
     patiences, patience = varied.numbers(place, "patience", int)
     deltas, delta = varied.numbers(place, "min_delta")
     starts, start = varied.numbers(place, "start_from_epoch", int)
@@ -447,7 +314,7 @@ def _stopper(varied: _Varied, place: int, restores: bool, restores_unstopped: bo
     )
 
 
-def _cutter(varied: _Varied, place: int) -> Cutter:
+def _cutter(varied: Varied, place: int) -> Cutter:
     patiences, patience = varied.numbers(place, "patience", int)
     deltas, delta = varied.numbers(place, "min_delta")
     cooldowns, cooldown = varied.numbers(place, "cooldown", int)
@@ -471,7 +338,7 @@ def _cutter(varied: _Varied, place: int) -> Cutter:
     )
 
 
-def _saver(varied: _Varied, place: int) -> Saver:
+def _saver(varied: Varied, place: int) -> Saver:
     thresholds, threshold = varied.numbers(place, "initial_value_threshold", _maybe)
     return Saver(
         monitored=tuple(varied.monitored(place)),
@@ -483,7 +350,7 @@ def _saver(varied: _Varied, place: int) -> Saver:
 
 
 def _reach(
-    varied: _Varied, policies: Sequence[object], monitored: Sequence[Sequence[Monitored]], profile: Profile
+    varied: Varied, policies: Sequence[object], monitored: Sequence[Sequence[Monitored]], profile: Profile
 ) -> dict[Monitored, float]:
     reach: dict[Monitored, float] = {}
     for place, policy in enumerate(policies):
@@ -503,7 +370,7 @@ def _reach(
 # --- what leaves the vector road ---------------------------------------------------------------------------
 
 
-def _reasons(varied: _Varied, policies: Sequence[object], profile: Profile) -> list[str]:
+def _reasons(varied: Varied, policies: Sequence[object], profile: Profile) -> list[str]:
     """Why the grid is not proven to be independent, in words; none: it is."""
     reasons = []
     for place, policy in enumerate(policies):
@@ -525,7 +392,7 @@ def _reasons(varied: _Varied, policies: Sequence[object], profile: Profile) -> l
                 reasons.append("TerminateOnNaN(raise_error=True) ends training without its last callbacks")
         elif isinstance(policy, ModelCheckpoint):
             reasons += _checkpoint_reasons(varied, place, policies)
-        else:
+        elif not isinstance(policy, STOCK) or isinstance(policy, Foreign):
             reasons.append(f"{name} is not proven to be independent of the others")
         if any(one.monitor == profile.learning_rate_key for one in varied.monitored(place)):
             reasons.append(f"{name} monitors the learning rate, which the list may change")
@@ -541,7 +408,7 @@ def _reasons(varied: _Varied, policies: Sequence[object], profile: Profile) -> l
     return reasons
 
 
-def _checkpoint_reasons(varied: _Varied, place: int, policies: Sequence[object]) -> list[str]:
+def _checkpoint_reasons(varied: Varied, place: int, policies: Sequence[object]) -> list[str]:
     reasons = []
     if any(freq != "epoch" for freq in varied.values(place, "save_freq")[0]) or any(
         period != 1 for period in varied.values(place, "period")[0]
@@ -556,12 +423,9 @@ def _checkpoint_reasons(varied: _Varied, place: int, policies: Sequence[object])
             names = {""}
         if names - {"epoch"}:
             reasons.append(f"the path {path!r} asks for more than the epoch")
-    if _alone(policies) and not all(varied.values(place, "save_best_only")[0]):
+    is_judged = _kind(policies) == "save"
+    if is_judged and not all(varied.values(place, "save_best_only")[0]):
         reasons.append("ModelCheckpoint without save_best_only saves every epoch")
-    if _alone(policies) and len(policies) > 1:
+    if is_judged and sum(isinstance(policy, ModelCheckpoint) for policy in policies) > 1:
         reasons.append("only the first ModelCheckpoint of several is judged")
     return reasons
-
-
-def _alone(policies: Sequence[object]) -> bool:
-    return all(isinstance(policy, ModelCheckpoint) for policy in policies)

@@ -12,11 +12,12 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, groupby, islice
 from math import isfinite, log
 from operator import lt
 from pathlib import Path
 from threading import Condition
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,7 @@ from cbmon.run import Run, fold
 from cbmon.series import direction
 from cbmon.sources import Log, Skipped
 
+T = TypeVar("T")
 SPEEDS: tuple[int, ...] = (*(digit * 10**power for power in range(6) for digit in (1, 2, 5)), 10**6)
 """Epochs a second."""
 WHOLE_S = 30.0
@@ -48,7 +50,7 @@ class Script:
         self._after: list[int] = []
         """... and how many rows there are with each of them."""
         fences = {0}
-        for event in events:
+        for event in _merged(events):
             if isinstance(event, Tick):
                 self.is_gone = event.process_gone
                 continue
@@ -115,6 +117,53 @@ class Script:
         return index, 0
 
 
+def _merged(events: Iterable[Event]) -> Iterator[Event]:
+    """The same with a record's epochs, one an event, as larger batches: a step back folds all of them anew."""
+    row = 0
+
+    def shape(event: Event) -> tuple[object, ...] | None:
+        """What two batches have in common that can be one; None for what stands alone."""
+        nonlocal row
+        if not isinstance(event, EpochsEnded) or event.times is not None:
+            return None
+        before, row = row, row + len(event.epochs)
+        line = None if event.first_line is None else event.first_line - before
+        tables = (tuple(table) for table in (event.metrics, event.learning_rates, event.seconds))
+        return *tables, event.learning_rate is None, event.time is None, line, tuple(event.not_numbers)
+
+    for found, alike in groupby(events, key=shape):
+        if found is None:
+            yield from alike
+        else:
+            yield _joined([each for each in alike if isinstance(each, EpochsEnded)])
+
+
+def _joined(batches: Sequence[EpochsEnded]) -> EpochsEnded:
+    first, last = batches[0], batches[-1]
+    if first is last:
+        return first
+
+    def rows(columns: Iterable[Sequence[T]]) -> list[T]:
+        return list(chain.from_iterable(columns))
+
+    def table(name: str) -> dict[str, Values]:
+        tables: list[dict[str, Values]] = [getattr(each, name) for each in batches]
+        return {key: rows(each[key] for each in tables) for key in tables[0]}
+
+    return msgspec.structs.replace(
+        last,
+        first_line=first.first_line,
+        epochs=rows(each.epochs for each in batches),
+        metrics=table("metrics"),
+        learning_rates=table("learning_rates"),
+        seconds=table("seconds"),
+        learning_rate=None
+        if first.learning_rate is None
+        else rows(each.learning_rate or () for each in batches),
+        times=None if first.time is None else rows([each.time] * len(each.epochs) for each in batches),
+    )
+
+
 def _is_later(event: Event, epoch: int, *, is_head: bool) -> bool:
     """Whether an event after an epoch's row belongs to what comes then; the start of `fit` to the beginning."""
     if isinstance(event, EpochsEnded):
@@ -140,6 +189,7 @@ def _part(batch: EpochsEnded, start: int, stop: int) -> EpochsEnded:
         learning_rates=cut(batch.learning_rates),
         seconds=cut(batch.seconds),
         times=None if batch.times is None else batch.times[rows],
+        time=batch.time if batch.time is None or batch.times is None else batch.times[stop - 1],
         first_line=None if batch.first_line is None else batch.first_line + start,
     )
 

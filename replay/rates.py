@@ -53,7 +53,10 @@ class Rates:
         if self.recorded is not None:
             if given is not None:
                 warnings.append("--learning-rate is not used: this log has its own")
-            given = _first(self.recorded[row] for row in range(len(self.recorded)))
+            known = _first(self.recorded[row] for row in range(len(self.recorded)))
+            given = (
+                given if known is None else known
+            )  # None: these are the first rows of a log, with NA in them
         self._first = None if given is None else float32(given)
         self.now = self._first
         self._relative = 1.0

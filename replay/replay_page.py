@@ -17,8 +17,17 @@ from cbmon.replay.cases import Case
 from cbmon.replay.compare import versions_sentence
 from cbmon.replay.explain import explain
 from cbmon.replay.paste import script_lines
-from cbmon.replay.picture import LANES_MAX, Lane, lane, monitored, proposes, rate_cells
-from cbmon.replay.report import TO_THE_LEFT, member_words, sentences, summary_cells
+from cbmon.replay.picture import (
+    LANES_MAX,
+    RATE_RATIO,
+    Lane,
+    drawn_rates,
+    lane,
+    monitored,
+    rate_cells,
+    rate_ticks,
+)
+from cbmon.replay.report import NO_EPOCHS, TO_THE_LEFT, member_words, sentences, summary_cells
 from cbmon.replay.results import Decisions, Recording, Replay, Series
 from cbmon.replay.webpage import LEFT, RIGHT, WIDTH, page, section, table, text, words_list
 from cbmon.series import base_name
@@ -79,6 +88,8 @@ def _answer(replay: Replay, case: Case, profile: Profile, *, with_name: bool) ->
     parts = [f"<h3>{text(replay.variant)}</h3>"] if with_name else []
     if made is None:
         return "".join([*parts, f'<p class="bad">No answer: {text(replay.error)}</p>'])
+    if not case.recording.epochs:
+        return "".join([*parts, f"<p>{NO_EPOCHS}</p>", words_list(replay.warnings, "warnings")])
     parts.append(
         "<dl>"
         + "".join(
@@ -90,7 +101,7 @@ def _answer(replay: Replay, case: Case, profile: Profile, *, with_name: bool) ->
     told = [*sentences(replay, made), versions_sentence(case, replay)]
     parts += [f"<p>{text(sentence)}</p>" for sentence in told if sentence]
     parts.append(words_list(replay.warnings, "warnings"))
-    if made.stopped:
+    if made.stopped and not any(call.is_foreign for call in case.calls):
         row = case.recording.epochs.index(made.stopped.epoch)
         why = "".join(
             f"<dt><code>{text(call)}</code></dt><dd>{words_list(words)}</dd>"
@@ -107,6 +118,10 @@ def _answer(replay: Replay, case: Case, profile: Profile, *, with_name: bool) ->
 
 _CHART, _RATE, _LANE, _GAP = 280.0, 110.0, 26.0, 34.0
 """Heights of a chart, of the learning rates, of a line of life, and between the first two."""
+
+
+_LABEL = 13.0
+"""Height of a label."""
 
 
 class _Axes:
@@ -128,9 +143,17 @@ class _Axes:
         room = 8.0 if self.height < 150 else 0.0  # steps lie on the limits, and are not to lie on the axis
         return self.top + room + (1 - share) * (self.height - 2 * room)
 
-    def lines(self, title: str, *, with_epochs: bool) -> Iterator[str]:
-        """Grid, labels and title."""
-        for value, label in ticks(*self.y_limits, 6 if self.height > 150 else 3, self.log):
+    def lines(
+        self, title: str, *, with_epochs: bool, y_ticks: Sequence[tuple[float, str]] | None = None
+    ) -> Iterator[str]:
+        """Grid, labels and title; `y_ticks` in place of round values."""
+        if y_ticks is None:
+            y_ticks = ticks(*self.y_limits, 6 if self.height > 150 else 3, self.log)
+        told: list[float] = []
+        for value, label in y_ticks:
+            if any(abs(self.y(value) - at) < _LABEL for at in told):
+                continue  # two labels in one place could not be read
+            told.append(self.y(value))
             at = self.y(value)
             yield f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{at:.1f}" y2="{at:.1f}"/>'
             yield f'<text class="tick" x="{LEFT - 8:g}" y="{at + 4:.1f}" text-anchor="end">{text(label)}</text>'
@@ -228,9 +251,7 @@ class _Figure:
     def _rate_axes(self) -> _Axes | None:
         self.recorded = self.recording.learning_rate
         self.proposed = [
-            (at, _list(made.learning_rate or (), len(made.learning_rate or ())))
-            for at, (_, made) in enumerate(self.told)
-            if proposes(made)
+            (at, list(self.told[at][1].learning_rate or ())) for at in drawn_rates(self.told, self.recorded)
         ]
         if not self.proposed:
             return None
@@ -238,7 +259,8 @@ class _Figure:
         if self.recorded is not None:
             lists.append(_list(self.recorded, len(self.epochs)))
         spans = [found for values in lists if (found := extremes(values, least=0.0))]
-        log = bool(spans) and max(high for _, high in spans) > 5 * min(low for low, _ in spans)
+        log = bool(spans) and max(high for _, high in spans) > RATE_RATIO * min(low for low, _ in spans)
+        self.rate_ticks = rate_ticks(lists, log=log)
         limits = y_limits(lists, log=log) or (0.0, 1.0)
         return _Axes(_TOP + _CHART + _GAP + 16, _RATE, self.x, limits, log)
 
@@ -291,7 +313,7 @@ class _Figure:
     def _rate_lines(self) -> Iterator[str]:
         if self.rates is None:
             return
-        yield from self.rates.lines("learning rate", with_epochs=True)
+        yield from self.rates.lines("learning rate", with_epochs=True, y_ticks=self.rate_ticks)
         if self.recorded is not None:
             values = _list(self.recorded, len(self.epochs))
             yield self.rates.curve(self.epochs, values, "twin rest", steps=True)
@@ -347,7 +369,8 @@ class _Figure:
         if any(each.last is not None and each.last < len(self.epochs) - 1 for each in self.lanes):
             entries.insert(0, ("┄ recorded, not trained", "tick"))
         twins = [name for name in self.columns if name != self.metric]
-        entries = [(f"– {name}", "twinname") for name in twins] + entries
+        if twins:
+            entries = [(f"━ {self.metric}", ""), *((f"─ {name}", "twinname") for name in twins), *entries]
         spans = "&#8195;".join(f'<tspan class="{kind}">{text(words, 80)}</tspan>' for words, kind in entries)
         yield f'<text class="legend" x="{WIDTH - RIGHT:g}" y="{_TOP - 10:g}" text-anchor="end">{spans}</text>'
 

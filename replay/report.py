@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cbmon.policies import (
     EarlyStopping,
@@ -17,7 +19,6 @@ from cbmon.policies import (
 from cbmon.profiles import Profile
 from cbmon.replay.cases import Case
 from cbmon.replay.compare import versions_sentence
-from cbmon.replay.observers import Foreign
 from cbmon.replay.paste import script_lines
 from cbmon.replay.picture import LANES_MAX, drawn, picture, rate_table
 from cbmon.replay.results import Decisions, Member, Replay
@@ -29,6 +30,7 @@ _CALL_WIDTH = 60
 """A longer call has its words on the next line."""
 _WORDS_WIDTH = 40
 """Columns that the words keep beside a call."""
+NO_EPOCHS = "no epochs yet"
 _NAMED = 5
 """Epochs named one by one; of more the first ones, and how many more there are."""
 
@@ -39,6 +41,8 @@ class Page:
 
     width: int = WIDTH
     """Columns; charts and words keep to it, calls to paste may not."""
+    columns: int = 0
+    """Of the terminal: a table may be wider than charts and words."""
     ascii: bool = False
     """Charts without characters beyond ASCII; the words are the caller's to convert."""
     colours: bool = False
@@ -58,7 +62,7 @@ def report(
     """
     if len(replays) == 1:
         return _in_full(replays[0], profile, cases[0] if cases else None, page)
-    lines = _table(replays, profile, page.width if page else WIDTH)
+    lines = _table(replays, profile, max(page.width, page.columns) if page else WIDTH)
     if page and all(replay.recording is replays[0].recording for replay in replays):
         chart = drawn(picture(replays, page.width, ascii=page.ascii), colours=page.colours)
         lines = [lines[0], *chart, *([""] if chart else []), *lines[1:]]
@@ -76,6 +80,7 @@ def explanation(replay: Replay, case: Case, row: int, width: int = WIDTH) -> lis
     number = display_epoch(case.recording.epochs[row])
     attempt = f" · attempt {replay.attempt}" if replay.attempt > 1 else ""
     last = display_epoch(case.recording.epochs[-1])
+    attempt += f" · {printable(replay.variant)}" if replay.variant != "1" else ""
     words = f"{attempt} · epoch {number} of {last} · as Keras {case.profile.name} would"
     lines = [_fit_log(replay.log, width - cells(words)) + words]
     for call, sentences in explain(case, row):
@@ -102,7 +107,9 @@ def _in_full(replay: Replay, profile: Profile, case: Case | None, page: Page | N
         lines += drawn(picture([replay], page.width, ascii=page.ascii), colours=page.colours)
     made, width = replay.decisions, page.width if page else WIDTH
     if made is None:
-        lines += _wrap(f"No answer: {replay.error}", width)
+        lines += _wrap(f"No answer: {replay.error}" if page is None else "No answer.", width)
+    elif not replay.recording.epochs:
+        lines.append(f"  {NO_EPOCHS}")
     else:
         calls = [printable(member.text) for member in made.members]
         call_width = min(_CALL_WIDTH, width - _WORDS_WIDTH)
@@ -116,7 +123,7 @@ def _in_full(replay: Replay, profile: Profile, case: Case | None, page: Page | N
         lines += [line for sentence in sentences(replay, made) for line in _wrap(sentence, width)]
         if case and (sentence := versions_sentence(case, replay)):
             lines += _wrap(sentence, width)
-        if case and made.stopped and not any(isinstance(member.policy, Foreign) for member in made.members):
+        if case and made.stopped and not any(call.is_foreign for call in case.calls):
             lines.append(f"  Why there? --explain {display_epoch(made.stopped.epoch)}")
         if page:
             lines += ["", *script_lines(made.members, profile, width)]
@@ -125,23 +132,56 @@ def _in_full(replay: Replay, profile: Profile, case: Case | None, page: Page | N
 
 def summary_cells(replays: Sequence[Replay]) -> list[list[str]]:
     """A heading and one row a result; columns that say nothing are left out."""
-    rows = [["log", "attempt", "variant", "stops after", "trained", "best", "cuts", "saves", "exact to"]]
-    for replay in replays:
+    rows = [
+        [
+            *("log", "attempt", "variant", "stops after", "trained", "best", "keeps", "regret"),
+            *("cuts", "saves", "exact to"),
+        ]
+    ]
+    names = below_shared([replay.log for replay in replays])
+    for name, replay in zip(names, replays, strict=True):
         made, recorded = replay.decisions, len(replay.recording.epochs)
-        row = [replay.log, str(replay.attempt), printable(replay.variant), "no answer", *[UNKNOWN] * 5]
+        row = [
+            printable(name, limit=4096),
+            str(replay.attempt),
+            printable(replay.variant),
+            "no answer",
+            *[UNKNOWN] * 7,
+        ]
         if made is not None:
             stop, best = made.stopped, next(iter(made.best), None)
             row[3] = f"epoch {display_epoch(stop.epoch)}" if stop else f"not within {recorded}"
+            row[3] = row[3] if recorded else NO_EPOCHS
             row[4] = f"{made.epochs_replayed} of {recorded}"
             row[5] = f"{short(best.value)} ★{display_epoch(best.epoch)}" if best else UNKNOWN
-            row[6:] = [str(len(made.cuts)), str(len(made.checkpoints)), _exact_to(replay, made)]
+            if stop and (kept := _kept(replay, made)):
+                row[6:8] = [short(kept.value), short(kept.regret)]
+            row[8:] = [str(len(made.cuts)), str(len(made.checkpoints)), _exact_to(replay, made)]
         rows.append(row)
     idle = {"attempt": {"1"}, "variant": {rows[1][2]}, "cuts": {"0", UNKNOWN}, "saves": {"0", UNKNOWN}}
-    idle["exact to"] = {"the end", UNKNOWN}
+    idle |= {"exact to": {"the end", UNKNOWN}, "keeps": {UNKNOWN}, "regret": {UNKNOWN}}
     shown = [
         i for i, title in enumerate(rows[0]) if not {row[i] for row in rows[1:]} <= idle.get(title, set())
     ]
     return [[row[i] for i in shown] for row in rows]
+
+
+def below_shared(logs: Sequence[str]) -> list[str]:
+    """The logs below the folder that all of them share."""
+    folders = {os.path.dirname(log) for log in logs}
+    shared = os.path.commonpath(folders) if len({os.path.isabs(each) for each in folders}) == 1 else ""
+    return [os.path.relpath(log, shared) if shared else log for log in logs]
+
+
+def _middle(text: str, width: int) -> str:
+    """A name cut in its middle: its ends tell names apart."""
+    if cells(text) <= width:
+        return text
+    start = width // 2
+    end = text[-(width - start - 1) :] if width - start > 1 else ""
+    while cells(end) > max(width - start - 1, 0):
+        end = end[1:]
+    return f"{fit(text, start + 1).rstrip('… ')}…{end}"
 
 
 TO_THE_LEFT = frozenset(("log", "attempt", "variant", "stops after"))
@@ -155,6 +195,7 @@ def _table(replays: Sequence[Replay], profile: Profile, width: int) -> list[str]
     widths[0] -= max(0, min(widths[0] - 12, sum(widths) + 2 * (len(widths) - 1) - width))
     lines = [f"{plural(len(replays), 'replay')} · as Keras {profile.name} would"]
     for row in rows:
+        row[0] = _middle(row[0], widths[0])
         shown = zip(row, widths, rows[0], strict=True)
         told = [fit(cell, wide, right=title not in TO_THE_LEFT) for cell, wide, title in shown]
         lines.append("  ".join(told).rstrip())
@@ -177,7 +218,7 @@ def member_words(replay: Replay, made: Decisions, member: Member) -> str:
     """What one callback does."""
     if member.words:
         return member.words
-    words = f"not within {plural(len(replay.recording.epochs), 'epoch')}"
+    words = f"not within {plural(made.epochs_replayed, 'epoch')}"
     match member.policy:
         case EarlyStopping() | TerminateOnNaN() if member.stopped_epoch is not None:
             words = f"stops after epoch {display_epoch(member.stopped_epoch)}"
@@ -233,10 +274,9 @@ def sentences(replay: Replay, made: Decisions) -> Iterable[str]:
             f"rate {may}: what follows assumes the same metrics."
         )
     recorded = len(replay.recording.epochs)
-    saves = (
-        f"Saves {recorded - made.epochs_replayed} of {plural(recorded, 'epoch')}. " if made.stopped else ""
-    )
-    if sentence := saves + _kept(replay, made):
+    saved = recorded - made.epochs_replayed
+    saves = f"Saves {saved} of {plural(recorded, 'epoch')}. " if made.stopped and saved else ""
+    if sentence := saves + _kept_words(replay, made):
         yield sentence.rstrip()
 
 
@@ -252,18 +292,29 @@ def _rates(replay: Replay, made: Decisions, epoch: int) -> str:
     return f" ({one}, not {other})" if one != other else ""
 
 
-def _kept(replay: Replay, made: Decisions) -> str:
-    """The value of the weights kept, against the best of the whole recorded run."""
+class _Kept(NamedTuple):
+    """The weights kept, against the best of the whole recorded run."""
+
+    value: float
+    how: str
+    """Empty where they are put back."""
+    best: float
+    best_epoch: int
+    regret: float
+    """NaN where the value is not finite."""
+
+
+def _kept(replay: Replay, made: Decisions) -> _Kept | None:
     stoppers = [member for member in made.members if isinstance(member.policy, EarlyStopping) and member.best]
     if not stoppers or not made.epochs_replayed:
-        return ""
+        return None
     # Of several that restore, the last in the list has the last word.
     member = next((m for m in reversed(stoppers) if m.restored_epoch is not None), stoppers[0])
     policy, epochs = member.policy, replay.recording.epochs
     assert isinstance(policy, EarlyStopping)
     column = replay.recording.metrics.get(policy.monitor)
     if column is None:
-        return ""
+        return None
     last = made.epochs_replayed - 1
     kept = column[last if member.restored_epoch is None else epochs.index(member.restored_epoch)]
     sign = 1 if policy.mode == Direction.MIN.value else -1
@@ -271,19 +322,23 @@ def _kept(replay: Replay, made: Decisions) -> str:
         (sign * v, row) for row in range(len(epochs)) if (v := column[row]) is not None and math.isfinite(v)
     ]
     if kept is None or not values:
-        return ""
+        return None
     best, row = min(values)
-    how = (
-        ""
-        if member.restored_epoch is not None
-        else f" (epoch {display_epoch(epochs[last])}, nothing restored)"
-    )
-    whole = f"the whole run's best was {short(sign * best)}\xa0★{display_epoch(epochs[row])}"
-    if not math.isfinite(kept):
-        return f"Keeps {short(kept)}{how}; {whole}."
-    regret = abs(kept - sign * best)
-    if not regret:
-        return f"Keeps {short(kept)}{how}, the whole run's best."
-    percent = 100 * regret / abs(best) if best else 0.0
-    share = f" ({f'{percent:.2g}' if percent < 99.5 else f'{percent:,.0f}'}\xa0%)" if best else ""
-    return f"Keeps {short(kept)}{how}; {whole}: regret {short(regret)}{share}."
+    is_restored = member.restored_epoch is not None
+    how = "" if is_restored else f" (epoch {display_epoch(epochs[last])}, nothing restored)"
+    regret = abs(kept - sign * best) if math.isfinite(kept) else math.nan
+    return _Kept(kept, how, sign * best, epochs[row], regret)
+
+
+def _kept_words(replay: Replay, made: Decisions) -> str:
+    if not (kept := _kept(replay, made)):
+        return ""
+    what = f"Keeps {short(kept.value)}{kept.how}"
+    whole = f"the whole run's best was {short(kept.best)}\xa0★{display_epoch(kept.best_epoch)}"
+    if math.isnan(kept.regret):
+        return f"{what}; {whole}."
+    if not kept.regret:
+        return f"{what}, the whole run's best."
+    percent = 100 * kept.regret / abs(kept.best) if kept.best else 0.0
+    share = f" ({f'{percent:.2g}' if percent < 99.5 else f'{percent:,.0f}'}\xa0%)" if kept.best else ""
+    return f"{what}; {whole}: regret {short(kept.regret)}{share}."

@@ -15,11 +15,11 @@ import numpy as np
 
 from cbmon.policies import EarlyStopping, ModelCheckpoint, Monitor, TerminateOnNaN
 from cbmon.profiles import Profile
+from cbmon.replay.blocks import NO_OBSERVATION, NOT_WITHIN, REFUSED, Cells, Judged, Longs, Totals
 from cbmon.replay.calls import Call
 from cbmon.replay.engine import replay
 from cbmon.replay.evidence import in_effect
 from cbmon.replay.grid import Grid, parse_grid
-from cbmon.replay.judge import NO_OBSERVATION, NOT_WITHIN, REFUSED, Cells, Judged, Longs, Totals
 from cbmon.replay.plan import Keep, Kind, Plan
 from cbmon.replay.results import Decisions, Member, Recording, Replay
 

@@ -13,6 +13,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -76,7 +77,7 @@ class UserFunction:
     module: str
     name: str
     function: Callable[..., object] | None = None
-    """None: not imported. Only `load` imports, and only a schedule is loaded here."""
+    """None: not imported. Only `load` imports."""
 
     def load(self) -> UserFunction:
         """Import it, looking in the working directory first, as the script would.
@@ -89,8 +90,9 @@ class UserFunction:
 
         sys.path.insert(0, os.getcwd())
         try:
-            function = getattr(importlib.import_module(self.module), self.name)
-        except Exception as error:  # noqa: BLE001  # foreign code, the border is here
+            with redirect_stdout(sys.stderr):  # ours is data
+                function = getattr(importlib.import_module(self.module), self.name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code, the border is here
             raise BadCall(f"'{self}': cannot import it: {type(error).__name__}: {error}") from None
         finally:
             sys.path.pop(0)
@@ -110,10 +112,11 @@ class UserFunction:
                 raise NeedsLearningRate(str(self))
             raise TypeError
         try:
-            return self.function(*arguments)
+            with redirect_stdout(sys.stderr):
+                return self.function(*arguments)
         except TypeError:
             raise
-        except Exception as error:  # noqa: BLE001  # foreign code, the border is here
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code, the border is here
             raise KerasRefuses(type(error).__name__, f"{error} in {self}") from None
 
     def function_takes(self, count: int) -> bool:
@@ -131,7 +134,7 @@ class UserFunction:
 
 
 def read_schedule(node: ast.expr, text: str) -> Expression | UserFunction:
-    """Read the `schedule` argument of the call `text`; raises BadCall where it is none."""
+    """Read the `schedule` argument of the call `text`, importing nothing; raises BadCall where it is none."""
     if isinstance(node, ast.Lambda):
         plain = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
         if (
@@ -146,7 +149,7 @@ def read_schedule(node: ast.expr, text: str) -> Expression | UserFunction:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         written = node.value.strip()
         if function := read_function(written):
-            return function.load()
+            return function
         try:
             inner = ast.parse(written, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -6,6 +6,7 @@ first stop or cut the run went on as it did, and so does the counting.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from cbmon.errors import BadCall, CannotReplay, CbmonError, KerasRefuses, NeedsLearningRate
@@ -35,20 +36,31 @@ class Shadow:
             BadCall: It is neither of the two: no other callback waits for an improvement.
             KerasRefuses: Keras' constructor would refuse the arguments.
         """
-        policy = call.build(profile)
-        if not isinstance(policy, EarlyStopping | ReduceLROnPlateau):
+        if call.policy not in (EarlyStopping, ReduceLROnPlateau):
             raise BadCall(
                 f"{call.text}: beside a live run only EarlyStopping and ReduceLROnPlateau can be followed"
             )
+        policy = call.build(profile)
+        assert isinstance(policy, EarlyStopping | ReduceLROnPlateau)
         self.call = call
         self.fired: list[int] = []
         """Epochs, 0-based, after which it would have cut; or stopped, for the first time since its best."""
         self.trouble = ""
         """Why it decides nothing on this run, such as what Keras would refuse; empty if it does."""
-        self._profile = profile
+        self.profile = profile
         self._built = self._policy = policy
         self._recording: Recording | None = None
         self._begin(None)
+
+    @property
+    def name(self) -> str:
+        """CALL in short: without what is Keras' default."""
+        told = [
+            f"{each.name}={getattr(self._built, each.name)!r}"
+            for each in fields(self._built)
+            if getattr(self._built, each.name) != each.default
+        ]
+        return f"{type(self._built).__name__}({', '.join(told)})"
 
     def _begin(self, recording: Recording | None) -> None:
         """Forget what was counted: from the first row of this attempt."""
@@ -82,7 +94,7 @@ class Shadow:
             if self._rows:
                 self._last = self._row(recording, self._rows - 1)
         policy, state = self._policy, self._state
-        best = None if state is None else policy.best(state, self._profile)
+        best = None if state is None else policy.best(state, self.profile)
         return CallbackState(
             name=type(policy).__name__,
             monitor=policy.monitor,
@@ -110,9 +122,13 @@ class Shadow:
         if not rows:
             return
         if self._state is None:
-            self._policy = resolve(self._policy, self._profile, recording.columns)
-            self._state = self._policy.begin(self._profile)
-        policy, profile = self._policy, self._profile
+            try:
+                self._policy = resolve(self._policy, self.profile, recording.columns)
+            except KerasRefuses:
+                self._refuse(f"give mode= for {self._policy.monitor!r}: Keras raises ValueError without")
+                return
+            self._state = self._policy.begin(self.profile)
+        policy, profile = self._policy, self.profile
         if policy.monitor in recording.not_numbers:
             raise CannotReplay(f"some cells of {policy.monitor!r} are lists or text, not numbers")
         column, rates = recording.metrics.get(policy.monitor), recording.learning_rate

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from cbmon.replay import webpage
 from cbmon.replay.ranking import Ranking
 from cbmon.replay.sweep_report import front_rows, map_cells, recommendation, run_rows
@@ -47,15 +45,14 @@ def _all(ranking: Ranking) -> str:
     rows: list[list[object]] = [["policy", "fires", "epochs saved", "harms", "regret: median", "worst"]]
     order = sorted(range(len(found.policies)), key=lambda index: -ranking.saved(index))
     for index in order[:POLICIES_SHOWN]:
-        regrets = ranking.regrets(index)
+        regret = ranking.regret(index)
         rows.append(
             [
                 found.policies[index].call,
                 ranking.fired(index),
                 ranking.saved(index),
                 len(ranking.harmful(index)),
-                f"{median(regrets):.4g}" if regrets else UNKNOWN,
-                f"{max(regrets):.4g}" if regrets else UNKNOWN,
+                *([UNKNOWN] * 2 if regret is None else (f"{each:.4g}" for each in regret)),
             ]
         )
     more = len(order) - POLICIES_SHOWN

@@ -1,4 +1,4 @@
-"""A sweep for people, as plain lines of at most 100 columns with epochs 1-based, and for scripts, as JSON. Pure."""
+"""A sweep for people, as plain lines with epochs 1-based, and for scripts, as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from cbmon.replay.ranking import NEVER_IMPROVED, Ranking
-from cbmon.replay.sweeping import SweptPolicy, SweptRun
+from cbmon.replay.ranking import NEVER_IMPROVED, Ranking, Recommendation
+from cbmon.replay.report import below_shared
+from cbmon.replay.swept import SweptPolicy, SweptRun
 from cbmon.units import UNKNOWN, cells, display_epoch, duration, fit, plural, printable, short
 from cbmon.views import json_number
 
 WIDTH = 100
+"""Columns, where nobody says how many there are."""
 POLICIES_SHOWN = 10
 RUNS_SHOWN = 20
 NAMED = 5
@@ -58,7 +61,7 @@ def document(ranking: Ranking, *, with_cells: bool = False) -> dict[str, Any]:
         },
         "done": sweep.done,
         "total": sweep.total,
-        "warnings": [*sweep.warnings, *([ranking.why_none] if ranking.why_none else [])],
+        "warnings": list(filter(None, [*sweep.warnings, ranking.doubt_of_tolerance, ranking.why_none])),
     }
 
 
@@ -74,20 +77,20 @@ def _run_json(run: SweptRun, needed: int | None) -> dict[str, Any]:
 
 
 def _policy_json(ranking: Ranking, index: int, policy: SweptPolicy, with_cells: bool) -> dict[str, Any]:
-    sweep, regrets = ranking.sweep, ranking.regrets(index)
+    sweep, regret = ranking.sweep, ranking.regret(index)
     found: dict[str, Any] = {
         "call": policy.call,
         "equivalent": list(policy.equivalent),
         "fired": ranking.fired(index),
         "epochs_saved": ranking.saved(index),
+        "seconds_saved": ranking.saved_seconds(index),
         "regret": None
         if sweep.regret is None
-        else {
-            "median": json_number(median(regrets)) if regrets else None,
-            "worst": json_number(max(regrets)) if regrets else None,
-        },
+        else {"median": regret and json_number(regret[0]), "worst": regret and json_number(regret[1])},
         "harmful": ranking.harmful(index),
     }
+    if sweep.exact is not None:
+        found["unknown"] = ranking.unmeasured(index)
     if with_cells:
         found["stops"] = [int(epoch) if epoch >= 0 else None for epoch in sweep.stops[:, index]]
     return found
@@ -96,38 +99,45 @@ def _policy_json(ranking: Ranking, index: int, policy: SweptPolicy, with_cells: 
 # --- text ------------------------------------------------------------------------------------------------
 
 
-def report(ranking: Ranking, *, ascii: bool = False) -> list[str]:
+def report(ranking: Ranking, *, ascii: bool = False, width: int = WIDTH) -> list[str]:
     """The answers first: what to take and whether to trust it; then the alternatives, the map and the runs.
 
     Args:
         ranking: The sweep, judged.
         ascii: No characters beyond ASCII in the map (the caller maps the rest).
+        width: Columns of the screen; only a table of many axes needs more.
     """
-    sweep = ranking.sweep
+    sweep, wrap = ranking.sweep, partial(_wrap, width=width)
     calls = sum(len(policy.equivalent) for policy in sweep.policies)
-    parts = [plural(len(sweep.runs), "run"), plural(calls, "policy").replace("policys", "policies")]
+    parts = [plural(len(sweep.runs), "run"), _policies_in_words(calls)]
     if calls != len(sweep.policies):
         parts[1] += f", {len(sweep.policies):,} of them different"
     if sweep.regret is not None:
         weights = "best weights restored" if sweep.keep == "restored" else "last weights kept"
         parts += [f"{printable(sweep.metric)}, {weights}, tolerance {ranking.tolerance}"]
-    lines = [*_wrap(" · ".join([*parts, f"as Keras {sweep.profile.name} would"]), first="", indent=2)]
+    lines = [*wrap(" · ".join([*parts, f"as Keras {sweep.profile.name} would"]))]
     if sweep.is_partial:
-        lines += _wrap(f"Interrupted: {sweep.done:,} of {sweep.total:,} runs are in these figures.")
-    lines += ["", *_recommendation(ranking)]
+        lines += wrap(f"Interrupted: {sweep.done:,} of {sweep.total:,} runs are in these figures.")
+    lines += ["", *_recommendation(ranking, width)]
     if sweep.kind == "cut":
-        lines += ["", *_cuts(ranking)]
-    elif sweep.policies and sweep.runs:
-        lines += ["", *_policies(ranking)]
-        if sweep.kind == "stop" and (shown := _map(ranking, ascii)):
+        lines += ["", *_cuts(ranking, width)]
+    elif sweep.kind == "save":
+        lines += ["", *_saves(ranking, width)]
+    elif ranking.best_first:
+        lines += ["", *_policies(ranking, width)]
+        if shown := list(_map(ranking, ascii, width)):
             lines += ["", *shown]
-    return [*lines, "", *_runs(ranking)]
+    return [*lines, "", *_runs(ranking, width)]
 
 
-def _wrap(text: str, first: str = "  ", indent: int = 2) -> list[str]:
+def _policies_in_words(count: int) -> str:
+    return f"{count:,} {'policy' if count == 1 else 'policies'}"
+
+
+def _wrap(text: str, first: str = "", indent: int = 2, *, width: int) -> list[str]:
     return textwrap.wrap(
         text,
-        WIDTH,
+        max(width, indent + 20),
         initial_indent=first,
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
@@ -140,41 +150,85 @@ def recommendation(ranking: Ranking) -> list[str]:
     sweep, advice = ranking.sweep, ranking.recommended
     if advice is None:
         return [ranking.why_none[:1].upper() + ranking.why_none[1:] + "."]
-    index, out = advice.policy, advice.leave_one_out
+    index = advice.policy
     rows = np.flatnonzero(ranking.judged)
     recorded = sum(sweep.runs[row].epochs for row in rows)
-    saved, fired = int(sweep.saved[rows, index].sum()), int((sweep.stops[rows, index] >= 0).sum())
-    seconds = ranking.saved_seconds(index)
-    harms = [run for run in ranking.harmful(index) if ranking.judged[run]]
-    trust = (
-        f"if the next {out.unit} resembles these, it is harmed with a probability of at most "
-        f"{100 * advice.promise:.0f} %"
-    )
+    saved, seconds = ranking.saved(index, judged=True), ranking.saved_seconds(index, judged=True)
     told = [
         printable(sweep.policies[index].call, limit=1000),
         _same(sweep.policies[index]),
-        f"stops {fired} of {plural(len(rows), 'run')} and saves {100 * saved / max(recorded, 1):.0f} % of the "
-        f"epochs ({saved:,} of {recorded:,}{f', {duration(seconds)}' if seconds else ''})",
-        f"harms {_names(ranking, harms) or 'none of them'}; a {out.unit} that it was not chosen by: {out.lost} "
-        f"of {out.of} harmed (leave one {out.unit} out), at most {100 * out.bound:.0f} % with 95 % confidence",
-        f"{advice.note}; {trust}" if advice.note else trust,
+        f"stops {ranking.fired(index, judged=True)} of {plural(len(rows), 'run')} and saves "
+        f"{100 * saved / max(recorded, 1):.0f} % of the epochs "
+        f"({saved:,} of {recorded:,}{f', {duration(seconds)}' if seconds else ''})",
+        _harm(ranking, index),
+        *_trust(ranking, advice),
+        _left_out(ranking),
+        "regrets are lower bounds: a log ends where it ends, and might have improved later",
     ]
-    if left_out := sum(NEVER_IMPROVED in run.flags for run in sweep.runs):
-        told.append(
-            f"{plural(left_out, 'run')} whose {NEVER_IMPROVED} {'is' if left_out == 1 else 'are'} left out: that "
-            "says something about the run, not about patience"
-        )
-    told.append("regrets are lower bounds: a log ends where it ends, and might have improved later")
     return list(filter(None, told))
 
 
-def _recommendation(ranking: Ranking) -> Iterable[str]:
+def _harm(ranking: Ranking, index: int) -> str:
+    """Whom it harms, of the runs judged."""
+    harms = [run for run in ranking.harmful(index) if ranking.judged[run]]
+    unknown = [run for run in ranking.unmeasured(index) if ranking.judged[run]]
+    text = f"harms {_names(ranking, harms) or 'none of them'}"
+    if unknown:
+        text += f"; of {_names(ranking, unknown)} nobody knows: a cut that the log did not make comes before"
+    return text
+
+
+def _trust(ranking: Ranking, advice: Recommendation) -> list[str]:
+    """How far: the choice made again without each unit, and what order statistics promise."""
+    out, told = advice.leave_one_out, list[str]()
+    if out.of > 1:
+        told.append(
+            f"chosen without one {out.unit}, the policy would have harmed it in {out.lost} of {out.of} cases "
+            f"(leave one {out.unit} out); roughly, at most {100 * out.bound:.0f} % with 95 % confidence"
+        )
+    trust = ""
+    if advice.promise is not None:
+        these = f"these {advice.tried}" if advice.tried > 1 else "this one"
+        longer = f" that it could stop (as {these} of {out.of})" if advice.tried < out.of else ""
+        trust = (
+            f"the next {out.unit}{longer}, if it resembles these, is harmed with a probability of at most "
+            f"{100 * advice.promise:.0f} %"
+        )
+        if advice.also_chosen:
+            trust += f"; a little more, for {' and '.join(advice.also_chosen)} were chosen by them too"
+            trust = trust.replace(" were ", " was ") if len(advice.also_chosen) == 1 else trust
+    return [*told, "; ".join(filter(None, (advice.note, trust)))]
+
+
+def _left_out(ranking: Ranking) -> str:
+    """The runs that the advice does not rest on."""
+    reasons = Counter[str]()
+    for run, is_repeat, is_judged in zip(ranking.sweep.runs, ranking.repeats, ranking.judged, strict=True):
+        if not is_judged:
+            is_flat = NEVER_IMPROVED in run.flags and not run.error
+            reasons["repeat" if is_repeat else NEVER_IMPROVED if is_flat else "without"] += 1
+    told = []
+    if count := reasons["without"]:
+        told.append(f"{plural(count, 'run')} without a finite {printable(ranking.sweep.metric)} or refused")
+    if count := reasons["repeat"]:
+        told.append(
+            f"{plural(count, 'run')} that repeat another one from its start: one training is one witness"
+        )
+    if count := reasons[NEVER_IMPROVED]:
+        told.append(
+            f"{plural(count, 'run')} whose {NEVER_IMPROVED}: that says something about the run, not about patience"
+        )
+    return f"left out: {'; '.join(told)}".replace("1 run that repeat ", "1 run that repeats ") if told else ""
+
+
+def _recommendation(ranking: Ranking, width: int) -> Iterable[str]:
     first, *others = recommendation(ranking)
     if ranking.recommended is None:
-        return _wrap(first, first="", indent=0)
+        return _wrap(first, indent=0, width=width)
     title = "Recommended  "
-    lines = [_wrap(first, title, len(title)), *(_wrap(each, " " * len(title), len(title)) for each in others)]
-    return [line for each in lines for line in each]
+    blank = " " * len(title)
+    lines = _wrap(first, title, len(title), width=width)
+    return [*lines, *(line for each in others for line in _wrap(each, blank, len(title), width=width))]
 
 
 def _same(policy: SweptPolicy) -> str:
@@ -195,45 +249,72 @@ def _names(ranking: Ranking, runs: Sequence[int]) -> str:
 
 def _run_names(runs: Sequence[SweptRun]) -> list[str]:
     """The logs below the folder that all of them share, with the attempt where there are several."""
-    folders = {os.path.dirname(run.log) for run in runs}
-    shared = os.path.commonpath(folders) if len({os.path.isabs(each) for each in folders}) == 1 else ""
     return [
-        printable(os.path.relpath(run.log, shared) if shared else run.log)
-        + (f" (attempt {run.attempt})" if run.attempt > 1 else "")
-        for run in runs
+        printable(name) + (f" (attempt {run.attempt})" if run.attempt > 1 else "")
+        for name, run in zip(below_shared([run.log for run in runs]), runs, strict=True)
     ]
 
 
 def front_rows(ranking: Ranking) -> list[list[str]]:
-    """What no other policy beats in both epochs saved and worst regret: a table with its heading."""
+    """What no other policy beats in both epochs saved and worst regret, on the runs judged: with its heading."""
     sweep, advice = ranking.sweep, ranking.recommended
     shown = list(ranking.best_first[:POLICIES_SHOWN])
     if advice and advice.policy not in shown:
         shown = [*shown[: POLICIES_SHOWN - 1], advice.policy]
-        shown.sort(key=lambda index: -ranking.saved(index))
-    recorded = sum(run.epochs for run in sweep.runs)
-    rows = [[*sweep.axes, "stops", "saves", "harms", "regret: median", "worst", ""]]
+        shown.sort(key=lambda index: -ranking.saved(index, judged=True))
+    (rows,) = np.nonzero(ranking.judged)
+    recorded = sum(sweep.runs[row].epochs for row in rows)
+    seconds = {index: ranking.saved_seconds(index, judged=True) for index in shown}
+    has_times, has_unknown = any(seconds.values()), bool(ranking.unknown.any())
+    table = [
+        [
+            *map(printable, sweep.axes), "stops", "saves", *(["time"] if has_times else []), "harms",
+            *(["not known"] if has_unknown else []), "regret: median", "worst", "",
+        ]
+    ]  # fmt: skip
     for index in shown:
-        regrets = ranking.regrets(index, as_share=True)
-        rows.append(
+        stops = f"{ranking.fired(index, judged=True)} of {len(rows)}"
+        if len(rows) == 1:
+            epoch = int(sweep.stops[rows[0], index])
+            stops = f"after {display_epoch(epoch)} of {recorded}" if epoch >= 0 else f"not within {recorded}"
+        regret = ranking.regret_share(index)
+        table.append(
             [
                 *_values(ranking, index),
-                f"{ranking.fired(index)} of {len(sweep.runs)}",
-                f"{100 * ranking.saved(index) / max(recorded, 1):.0f} %",
-                str(len(ranking.harmful(index))),
-                _percent(median(regrets)) if regrets else UNKNOWN,
-                _percent(max(regrets)) if regrets else UNKNOWN,
+                stops,
+                f"{100 * ranking.saved(index, judged=True) / max(recorded, 1):.0f} %",
+                *([duration(seconds[index])] if has_times else []),
+                str(int(ranking.harms[rows, index].sum())),
+                *([str(int(ranking.unknown[rows, index].sum()))] if has_unknown else []),
+                *([UNKNOWN] * 2 if regret is None else map(_percent, regret)),
                 "recommended" if advice and advice.policy == index else "",
             ]
         )
-    return rows
+    return table
 
 
-def _policies(ranking: Ranking) -> Iterable[str]:
+def _policies(ranking: Ranking, width: int) -> Iterable[str]:
     more = len(ranking.best_first) - POLICIES_SHOWN
     title = "Nothing beats these in both epochs saved and worst regret"
-    yield f"{title} ({more} more)" if more > 0 else title
-    yield from _aligned(front_rows(ranking))
+    yield from _wrap(f"{title} ({more} more)" if more > 0 else title, width=width)
+    if ranking.unknown.any():
+        yield from _wrap("Not known: a cut that the log did not make comes before the stop", width=width)
+    yield from _aligned(front_rows(ranking), width)
+
+
+def _saves(ranking: Ranking, width: int) -> Iterable[str]:
+    """Of each policy: how often it saves, and what its last file loses against the run's best."""
+    sweep = ranking.sweep
+    rows = [[*map(printable, sweep.axes), "saves in", "files", "regret: median", "worst", ""]]
+    for index in range(min(len(sweep.policies), 2 * POLICIES_SHOWN)):
+        regret = ranking.regret_share(index)
+        files = UNKNOWN if sweep.saves is None else f"{int(sweep.saves[:, index].sum()):,}"
+        fired = f"{ranking.fired(index)} of {plural(len(sweep.runs), 'run')}"
+        told = [UNKNOWN] * 2 if regret is None else list(map(_percent, regret))
+        rows.append([*_values(ranking, index), fired, files, *told, ""])
+    yield from _aligned(rows, width)
+    if (more := len(sweep.policies) - 2 * POLICIES_SHOWN) > 0:
+        yield f"  and {_policies_in_words(more)} more: --json has all"
 
 
 def _values(ranking: Ranking, index: int) -> list[str]:
@@ -242,7 +323,7 @@ def _values(ranking: Ranking, index: int) -> list[str]:
     return [_written(policy.arguments[name]) for name in ranking.sweep.axes]
 
 
-def _cuts(ranking: Ranking) -> Iterable[str]:
+def _cuts(ranking: Ranking, width: int) -> Iterable[str]:
     """Of each policy: where its first cut comes, the only one that the logs can tell exactly."""
     sweep = ranking.sweep
     yield "Only the first cut is exact: what follows it, nobody measured"
@@ -253,21 +334,21 @@ def _cuts(ranking: Ranking) -> Iterable[str]:
         told = [str(firsts[0]), f"{median(firsts):g}", str(firsts[-1])] if firsts else [UNKNOWN] * 3
         total = UNKNOWN if sweep.reductions is None else str(int(sweep.reductions[:, index].sum()))
         rows.append([*_values(ranking, index), f"{len(firsts)} of {len(sweep.runs)}", *told, total, ""])
-    yield from _aligned(rows)
-    if len(sweep.policies) > 2 * POLICIES_SHOWN:
-        yield f"  and {len(sweep.policies) - 2 * POLICIES_SHOWN:,} more policies: --json has all"
+    yield from _aligned(rows, width)
+    if (more := len(sweep.policies) - 2 * POLICIES_SHOWN) > 0:
+        yield f"  and {_policies_in_words(more)} more: --json has all"
     yield "  * what the rule would do on these same numbers"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _aligned(rows: Sequence[Sequence[str]], width: int) -> Iterable[str]:
     """Columns right-aligned but for the last one, which may be longer than the line."""
     widths = [max(cells(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     used = 2 + sum(widths) + 2 * len(widths)
     for row in rows:
         start = "  " + "".join(
-            fit(text, width, right=True) + "  " for text, width in zip(row, widths, strict=False)
+            fit(text, wide, right=True) + "  " for text, wide in zip(row, widths, strict=False)
         )
-        yield from _wrap(row[-1], start, used) or [start.rstrip()]
+        yield from _wrap(row[-1], start, used, width=width) or [start.rstrip()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,58 +367,75 @@ class MapCells:
     """The values of the other axes, in words."""
 
 
-def map_cells(ranking: Ranking) -> MapCells | None:
-    """The map of a sweep that stops trainings; None without a second value on any axis."""
+def map_cells(ranking: Ranking, columns_max: int = COLUMNS_MAX) -> MapCells | None:
+    """The map of a sweep that stops trainings, on the runs judged; None without a second value on any axis."""
     sweep = ranking.sweep
     names = list(sweep.axes)
     longest = sorted((n for n in names if len(sweep.axes[n]) > 1), key=lambda n: -len(sweep.axes[n]))[:2]
-    if not longest or sweep.kind != "stop" or not sweep.runs:
+    if not longest or sweep.kind != "stop" or not ranking.judged.any():
         return None
     base = sweep.policies[ranking.recommended.policy if ranking.recommended else 0].arguments
     across, down = longest[0], longest[1] if len(longest) > 1 else ""
-    columns = _sampled(sweep.axes[across], COLUMNS_MAX)
+    columns = _sampled(sweep.axes[across], columns_max)
     rows = _sampled(sweep.axes[down], ROWS_MAX) if down else [0]
     members = sweep.members.reshape([len(sweep.axes[name]) for name in names])
     place = {name: sweep.axes[name].index(base[name]) for name in names}
-    recorded = max(sum(run.epochs for run in sweep.runs), 1)
+    judged = ranking.judged
+    recorded = max(sum(run.epochs for run, is_in in zip(sweep.runs, judged, strict=True) if is_in), 1)
 
     def policy(row: int, column: int) -> int:
         wanted = place | {across: column} | ({down: row} if down else {})
         return int(members[tuple(wanted[name] for name in names)])
 
+    def lost(index: int) -> int:
+        return int((ranking.harms[judged, index] | ranking.unknown[judged, index]).sum())
+
+    chosen = [[policy(row, column) for column in columns] for row in rows]
     return MapCells(
         titles=(across, down),
         columns=[_written(sweep.axes[across][column]) for column in columns],
         rows=[_written(sweep.axes[down][row]) if down else "" for row in rows],
-        saved=[[100 * ranking.saved(policy(row, column)) / recorded for column in columns] for row in rows],
-        harms=[[len(ranking.harmful(policy(row, column))) for column in columns] for row in rows],
+        saved=[[100 * ranking.saved(index, judged=True) / recorded for index in row] for row in chosen],
+        harms=[[lost(index) for index in row] for row in chosen],
         others="; ".join(f"{name}={_written(base[name])}" for name in names if name not in longest),
     )
 
 
-def _map(ranking: Ranking, ascii: bool) -> Iterable[str]:
+def _map(ranking: Ranking, ascii: bool, width: int) -> Iterable[str]:
     """Where it harms no more runs than allowed, the share saved; elsewhere how many it harms."""
-    found = map_cells(ranking)
-    if found is None:
-        return
-    times, (across, down) = "x" if ascii else "×", found.titles
-    title = f"Epochs saved in %, or {times} runs harmed: {across} across" + (f", {down} down" if down else "")
-    yield from _wrap(f"{title} ({found.others})" if found.others else title, first="", indent=2)
-    rows = [["", *found.columns, ""]]
-    for name, saved, harms in zip(found.rows, found.saved, found.harms, strict=True):
-        shown = [
-            f"{times}{harmed}" if harmed > ranking.allowed else f"{share:.0f}"
-            for share, harmed in zip(saved, harms, strict=True)
-        ]
-        rows.append([name, *shown, ""])
-    yield from _aligned(rows)
+    times, rows, found = "x" if ascii else "×", list[list[str]](), None
+    for most in range(COLUMNS_MAX, 1, -1):
+        found = map_cells(ranking, most)
+        if found is None:
+            return
+        rows = [["", *found.columns, ""]]
+        for name, saved, harms in zip(found.rows, found.saved, found.harms, strict=True):
+            shown = [
+                f"{times}{harmed}" if harmed > ranking.allowed else f"{share:.0f}"
+                for share, harmed in zip(saved, harms, strict=True)
+            ]
+            rows.append([name, *shown, ""])
+        if max(map(cells, _aligned(rows, width))) <= width:
+            break
+    assert found is not None
+    across, down = found.titles
+    what = "harmed or not known" if ranking.unknown.any() else "harmed"
+    sampled = len(found.columns) < len(ranking.sweep.axes[across])
+    some = f" ({len(found.columns)} of {len(ranking.sweep.axes[across])} values)" if sampled else ""
+    title = f"Epochs saved in %, or {times} runs {what}: {across} across{some}"
+    title += f", {down} down" if down else ""
+    yield from _wrap(f"{title} ({found.others})" if found.others else title, width=width)
+    yield from _aligned(rows, width)
 
 
 def _written(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of an axis; a text may hold what would move a cursor."""
+    return f"{value:g}" if isinstance(value, float) else printable(str(value), limit=40)
 
 
 def _percent(share: float) -> str:
+    if not np.isfinite(share):
+        return "of 0"  # a share of a best value of 0 is none
     return f"{100 * share:,.0f} %" if share >= 0.995 else f"{100 * share:.2g} %"
 
 
@@ -349,10 +447,11 @@ def _sampled(values: Sequence[object], count: int) -> list[int]:
 
 
 def run_rows(ranking: Ranking) -> list[list[str]]:
-    """What each run needed, the most demanding first: a table with its heading."""
-    sweep, has_needs = ranking.sweep, bool(ranking.needed_for)
+    """What each run needed and where the recommended policy ends it, the most demanding first: with its heading."""
+    sweep, has_needs, advice = ranking.sweep, bool(ranking.needed_for), ranking.recommended
     names = _run_names(sweep.runs)
-    rows = [[*(["needs patience"] if has_needs else []), "epochs", "best", "run"]]
+    heading = [*(["needs patience"] if has_needs else []), *(["stops after"] if advice else [])]
+    rows = [[*heading, "epochs", "best", "run"]]
     order = sorted(
         range(len(sweep.runs)), key=lambda run: (ranking.needed[run] is None, -(ranking.needed[run] or 0))
     )
@@ -364,21 +463,26 @@ def run_rows(ranking: Ranking) -> list[list[str]]:
         words = f"{names[index]}  ({'; '.join(map(printable, notes))})" if notes else names[index]
         best = f"{short(run.best[1])} ★{display_epoch(run.best[0])}" if run.best else UNKNOWN
         first = [str(needed) if needed is not None else UNKNOWN] if has_needs else []
-        rows.append([*first, str(run.epochs), best, words])
+        if advice:
+            stop = int(sweep.stops[index, advice.policy])
+            first.append(str(display_epoch(stop)) if stop >= 0 else UNKNOWN)
+        rows.append([*first, f"{run.epochs:,}", best, words])
     return rows
 
 
-def _runs(ranking: Ranking) -> Iterable[str]:
+def _runs(ranking: Ranking, width: int) -> Iterable[str]:
     if ranking.needed_for:
+        advised = ", and where the recommended policy stops it" if ranking.recommended else ""
         yield from _wrap(
             f"Smallest patience with which each run keeps its best, tolerance {ranking.tolerance}, "
-            f"for {ranking.needed_for}",
-            first="",
-            indent=2,
+            f"for {ranking.needed_for}{advised}",
+            width=width,
         )
+    elif ranking.sweep.regret is None:
+        yield from _wrap(f"Runs, and their best {printable(ranking.sweep.metric)}", width=width)
     rows = run_rows(ranking)
-    yield from _aligned(rows[: RUNS_SHOWN + 1])
+    yield from _aligned(rows[: RUNS_SHOWN + 1], width)
     if (more := len(rows) - 1 - RUNS_SHOWN) > 0:
         yield f"  and {plural(more, 'more run')}"
         counts = Counter(flag for run in ranking.sweep.runs for flag in run.flags)
-        yield from _wrap("; ".join(f"{flag}: {count}" for flag, count in counts.items()))
+        yield from _wrap("; ".join(f"{flag}: {count}" for flag, count in counts.items()), "  ", width=width)

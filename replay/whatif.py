@@ -21,6 +21,7 @@ from cbmon.policies import EarlyStopping, ReduceLROnPlateau
 from cbmon.profiles import PROFILES, Profile
 from cbmon.replay.calls import Call, parse_calls
 from cbmon.replay.engine import replay
+from cbmon.replay.evidence import ROWS_MAX
 from cbmon.replay.results import Decisions, Member
 from cbmon.run import Attempt
 from cbmon.series import Column, Direction, headline
@@ -72,8 +73,8 @@ class WhatIf:
     """By callback."""
 
     @staticmethod
-    def begin(attempt: Attempt, profile: Profile) -> WhatIf:
-        """The first question about a run: EarlyStopping on the metric that it is judged by."""
+    def begin(attempt: Attempt, profile: Profile, kept: Call | None = None) -> WhatIf:
+        """The first question about a run: `kept`, else EarlyStopping on the metric that it is judged by."""
         monitor = next(iter(_monitors(attempt)), "val_loss")
         arguments: dict[str, dict[str, Value]] = {}
         for name, policy in _POLICIES.items():
@@ -82,7 +83,15 @@ class WhatIf:
             }
             arguments[name] = own | {key: value for key, value in _FIRST.items() if key in own}
             arguments[name]["monitor"] = monitor
-        return WhatIf(callback=STOPPING, keras=profile.name, arguments=arguments)
+        if kept is None:
+            return WhatIf(callback=STOPPING, keras=profile.name, arguments=arguments)
+        name = kept.policy.__name__
+        given = {each.name: each.default for each in fields(_POLICIES[name])} | dict(kept.arguments)
+        for key in arguments[name]:
+            value: Any = given[key]
+            is_whole = key in _WHOLE and isinstance(value, float) and value.is_integer()
+            arguments[name][key] = int(value) if is_whole else value
+        return WhatIf(callback=name, keras=profile.name, arguments=arguments)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -127,7 +136,7 @@ class WhatIf:
         """Turn a row: along its ladder, or its choices, which end."""
         value = self.value(name)
         if name in _WHOLE:
-            assert isinstance(value, int)
+            assert isinstance(value, int | float)
             return self._with(name, max(0, value + by))
         if name in _LADDERS or name == "baseline":
             ladder = _ladder(name, self, attempt)
@@ -186,11 +195,26 @@ class Snapshot:
     metrics: Mapping[str, _Frozen]
     learning_rate: _Frozen | None
     not_numbers: Collection[str]
+    started: object = None
+    """How the record began: what `in_effect` knows Monitor's by, ..."""
+    seconds: object = None
+    """... or by this."""
+    ended: object = None
+    is_growing: bool = False
+    """Whether more rows are to come: then its last one says nothing about its end."""
 
     @staticmethod
-    def of(attempt: Attempt, monitor: str) -> Snapshot:
-        """Copy what is needed of an attempt: 100,000 rows take less than a millisecond."""
-        found = {name: _Frozen.of(column) for name, column in attempt.metrics.items() if name == monitor}
+    def of(attempt: Attempt, monitor: str, *, is_growing: bool = False) -> Snapshot:
+        """Copy what is needed of an attempt: 100,000 rows take less than a millisecond.
+
+        Of a short one that is every metric: they tell what its learning rates mean, as in a replay.
+        """
+        is_short = len(attempt.epochs) <= ROWS_MAX
+        found = {
+            name: _Frozen.of(column)
+            for name, column in attempt.metrics.items()
+            if is_short or name == monitor
+        }
         rate = attempt.learning_rate
         return Snapshot(
             epochs=attempt.epochs[:],
@@ -198,6 +222,10 @@ class Snapshot:
             metrics=found,
             learning_rate=_Frozen.of(rate) if rate else None,
             not_numbers=frozenset(attempt.not_numbers),
+            started=attempt.started,
+            seconds=bool(attempt.seconds),
+            ended=attempt.ended,
+            is_growing=is_growing,
         )
 
 

@@ -10,10 +10,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 from cbmon.errors import CannotReplay, NeedsLearningRate
 from cbmon.profiles import Profile
@@ -170,10 +170,10 @@ def _remote_words(policy: RemoteMonitor, course: Course) -> str:
             f"would post nothing: {plural(refused, 'request')} refused" if refused else "would post nothing"
         )
     first = sent[0]
-    text = (
-        f"would post {plural(len(sent), 'time')} to {first['url']} ({first['content_type']}), "
-        f"first {first['body']}"
-    )
+    body = first["body"]
+    if not policy.send_as_json:
+        body = f"{policy.field}={parse_qs(body)[policy.field][0]}"  # as the server reads it
+    text = f"would post {plural(len(sent), 'time')} to {first['url']} ({first['content_type']}), first {body}"
     return f"{text}; {refused} with NaN or infinity are dropped" if refused else text
 
 
@@ -188,20 +188,48 @@ def _board_words(policy: TensorBoard, course: Course) -> str:
     tested = [f"epoch_{name.removeprefix('val_')}" for name in names if name.startswith("val_")]
     if not rows:
         return "writes no point"
-    steps = f"at steps {rows[0][0]}-{rows[-1][0]}" if len(rows) > 1 else f"at step {rows[0][0]}"
-    every = policy.update_freq
-    if profile.gates_board and every != "epoch":
-        steps = _gated_steps(every if isinstance(every, int | float) else 1, course)
+    is_gated = profile.gates_board and policy.update_freq != "epoch"
+    steps = _gated_steps(_board_every(policy), course) if is_gated else _all_steps(rows)
     text = f"writes {', '.join(train)} to {policy.log_dir}/train"
     if tested:
         text += f" and {', '.join(tested)} to {policy.log_dir}/validation"
-    return f"{text}, {steps}"
+    return "; ".join([f"{text}, {steps}", *_board_extras(policy, profile, bool(tested))])
+
+
+def _board_every(policy: TensorBoard) -> float:
+    """Batches between two points; "batch" and all that is no number are each batch."""
+    return policy.update_freq if isinstance(policy.update_freq, int | float) else 1
+
+
+def _all_steps(rows: Sequence[Row]) -> str:
+    return f"at steps {rows[0][0]}-{rows[-1][0]}" if len(rows) > 1 else f"at step {rows[0][0]}"
+
+
+def _board_extras(policy: TensorBoard, profile: Profile, is_tested: bool) -> Iterator[str]:
+    """What comes beside the epochs' points; none of it hangs on the values in a log."""
+    every, has_batches = _board_every(policy), policy.update_freq != "epoch"
+    is_gated = profile.gates_board and has_batches and every != 1
+    if profile.is_keras_3 and has_batches:
+        at = f"every {every} batches" if is_gated else "at every batch"
+        at += "" if profile.can_double_checkpoint else ", all at step 0"  # until 3.6
+        yield f"the training metrics as batch_* {at}"
+    if is_tested:
+        at = (
+            f"where the count of validation batches is a multiple of {every}"
+            if is_gated
+            else "each validation"
+        )
+        yield f"evaluation_*_vs_iterations {at}"
+    if policy.write_graph:
+        yield "the graph of a Sequential or functional model"
+    if policy.histogram_freq:
+        yield "histograms of the weights" + ("" if is_gated else f" (histogram_freq={policy.histogram_freq})")
 
 
 def _gated_steps(every: float, course: Course) -> str:
     """Keras 3.15 with a number for `update_freq`: epochs are told only where it divides the count of batches."""
     if every == 1:
-        return f"at steps {course.rows[0][0]}-{course.rows[-1][0]}, and each batch"
+        return _all_steps(course.rows)
     if course.steps is None:
         return (
             f"after the epochs at whose end the count of batches is a multiple of {every} "
@@ -210,6 +238,8 @@ def _gated_steps(every: float, course: Course) -> str:
     told = [epoch for row, (epoch, _) in enumerate(course.rows, 1) if row * course.steps % every == 0]
     if not told:
         return f"at no step: no epoch ends at a multiple of {every} batches"
+    if len(told) == len(course.rows):
+        return _all_steps(course.rows)
     return f"only at steps {', '.join(map(str, told[:5]))}{', …' if len(told) > 5 else ''}"
 
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cbmon.profiles import NEWEST
-from cbmon.replay.calls import parse_calls
+from cbmon.replay.calls import Call, parse_calls
 from cbmon.replay.shadow import Shadow
-from cbmon.sources import Follower
+from cbmon.sources import Follower, find, read_whole
 from cbmon.tui.app import WatchApp
+from cbmon.tui.playback import play
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_logs"
@@ -43,6 +44,8 @@ class Picture:
     copies: int = 0
     """So many made-up runs instead: for the picture of a crowd."""
     policies: tuple[str, ...] = ()
+    plays_to: int | None = None
+    """A recording that is played instead, and stands after so many epochs."""
 
 
 PICTURES_OF = {
@@ -61,6 +64,8 @@ PICTURES_OF = {
     "policy": Picture(
         ("overfitting", "healthy"), SMALL, policies=("EarlyStopping(patience=5, restore_best_weights=True)",)
     ),
+    "what-if": Picture(("plateau",), SMALL, ("w", "3")),
+    "play": Picture(("overfitting",), SMALL, policies=("EarlyStopping(patience=5)",), plays_to=40),
     "table": Picture(("plateau",), SMALL, ("left", "t")),
     "empty": Picture((), SMALL),
     "thousand": Picture((), LARGE, ("o", "o", "home"), copies=1000),
@@ -95,6 +100,16 @@ def lay_out(picture: Picture, folder: Path, now: float) -> None:
         os.utime(target, (now - 60 * age, now - 60 * age))
 
 
+def _app(picture: Picture, calls: list[Call], now: Callable[[], float]) -> WatchApp:
+    if picture.plays_to is None:
+        follower = Follower(["logs"], poll=True, now=now)
+        return WatchApp(follower, policies=lambda: [Shadow(call, NEWEST) for call in calls])
+    (log,) = find(["logs"]).logs
+    app = play(log, list(read_whole(log, now())), calls, NEWEST)
+    app._player.pause_at(picture.plays_to)
+    return app
+
+
 async def draw(picture: Picture, now: Callable[[], float] = lambda: CLOCK) -> str:
     """The SVG of a picture."""
     with tempfile.TemporaryDirectory() as base:
@@ -105,11 +120,8 @@ async def draw(picture: Picture, now: Callable[[], float] = lambda: CLOCK) -> st
         os.chdir(base)
         try:
             calls = [call for text in picture.policies for call in parse_calls(text, NEWEST)]
-            app = WatchApp(
-                Follower(["logs"], poll=True, now=now),
-                policies=lambda: [Shadow(call, NEWEST) for call in calls],
-            )
-            app.title = "cbmon watch logs"
+            app = _app(picture, calls, now)
+            app.title = "cbmon watch logs" if picture.plays_to is None else "cbmon replay --play"
             async with app.run_test(size=picture.size) as pilot:
                 await app.first_read.wait()
                 await pilot.press(*picture.keys)

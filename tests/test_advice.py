@@ -100,12 +100,20 @@ def test_needed_patience_is_the_smallest_that_keeps_the_best(
     enough = [
         patience
         for patience in range(1, len(values) + 2)
-        if min(finite) + _regret(log, replace(policy, patience=patience), profile)
-        <= best + tolerance.within(best)
+        if _regret(log, replace(policy, patience=patience), profile) <= tolerance.within(best)
     ]
     assert needed == (min(enough) if enough else None)
     if enough:
         assert enough == list(range(min(enough), len(values) + 2))  # more patience never keeps less
+
+
+def test_needed_patience_and_harm_agree_at_the_very_edge_of_the_tolerance() -> None:
+    values = [0.707, 0.8, 0.7]
+    assert 0.707 <= 0.7 + 0.01 * 0.7
+    assert not 0.707 - 0.7 <= 0.01 * 0.7  # and this is what harm is
+    policy = EarlyStopping(mode="min")
+    assert needed_patience(_log(list(values)), policy, NEWEST, Tolerance()) == 2
+    assert harmed(np.array([[0.707 - 0.7]]), np.array([0.7]), Tolerance()).all()
 
 
 def test_needed_patience_of_a_metric_that_is_absent_is_unknown() -> None:

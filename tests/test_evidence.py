@@ -12,6 +12,7 @@ from cbmon.events import EpochsEnded, RunEnded, RunStarted
 from cbmon.formats.csvlog import CsvDecoder
 from cbmon.profiles import PROFILES
 from cbmon.replay.calls import parse_calls
+from cbmon.replay.cases import Beginning
 from cbmon.replay.engine import replay
 from cbmon.replay.evidence import InEffect, Meaning, cut_short, in_effect, rate_meaning
 from cbmon.replay.results import Replay
@@ -196,3 +197,38 @@ def test_the_plan_and_the_record_say_so() -> None:
     assert cut_short(attempt) == "the recorded run itself failed after epoch 2"
     attempt.started, attempt.ended = RunStarted(run_id="1", epochs=2), RunEnded(how="finished")
     assert cut_short(attempt, 100) is None
+
+
+def test_the_first_rows_of_a_recording_mean_what_the_whole_tells() -> None:
+    attempt = Attempt()
+    values: list[float | None] = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4]
+    rates: list[float | None] = [0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.0125, 0.0125, 0.0125, 0.00625, 0.00625]
+    attempt.extend(
+        EpochsEnded(epochs=range(11), metrics={"val_loss": values}, learning_rate=rates), slice(0, 11)
+    )
+    for started in (None, RunStarted(run_id="1")):
+        attempt.started, attempt.memo = started, {}
+        whole, _ = in_effect(attempt)
+        assert whole.learning_rate is not None
+        for rows in range(12):
+            first, _ = in_effect(Beginning(attempt, rows))
+            again, _ = in_effect(Beginning(whole, rows))
+            for each in (first, again):
+                assert each.learning_rate is not None
+                told = [each.learning_rate[row] for row in range(rows)]
+                assert told == [whole.learning_rate[row] for row in range(rows)], (started, rows)
+
+
+def test_rates_that_were_moved_are_not_moved_again() -> None:
+    attempt = Attempt()
+    attempt.extend(
+        EpochsEnded(epochs=[0, 1], metrics={"val_loss": [1.0, 1.0]}, learning_rate=[0.1, 0.05]), slice(0, 2)
+    )
+    moved = InEffect(attempt)
+    assert in_effect(moved) == (moved, None)
+
+
+def test_a_value_that_keras_cannot_compare_stops_no_guess() -> None:
+    rates: list[float | None] = [0.1, 0.1, 0.05, 0.05, 0.025]
+    metrics: dict[str, list[float | None]] = {"val_loss": [1e300] * 5, "loss": [1.0, 0.5, 0.4, 0.3, 0.2]}
+    assert rate_meaning(rates, metrics) is Meaning.USED

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from array import array
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbmon.cli import main
+from cbmon.events import EpochsEnded
 from cbmon.profiles import PROFILES
 from cbmon.replay.calls import parse_calls
 from cbmon.replay.cases import Case
@@ -285,3 +287,36 @@ def test_explain_is_not_for_scripts(log_file: str, capsys: pytest.CaptureFixture
     assert main(["replay", log_file, "-c", "EarlyStopping()", "--explain", "3", "--json"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
+
+
+def test_the_first_rows_begin_with_the_rate_that_a_later_row_tells() -> None:
+    recording = Attempt()
+    batch = EpochsEnded(epochs=[0, 1, 2], metrics={"loss": [1.0] * 3}, learning_rate=[None, None, 0.1])
+    recording.extend(batch, slice(0, 3))
+    profile = PROFILES["3.15"]
+    calls = tuple(parse_calls("LearningRateScheduler(lambda epoch, lr: lr * 0.5)", profile))
+    ((_, words),) = explain(Case(recording=recording, calls=calls, profile=profile), 0)
+    assert words == ["gives this epoch the learning rate 0.05"]
+
+
+def test_a_value_after_the_stop_that_keras_cannot_compare_is_no_failure() -> None:
+    calls = tuple(parse_calls("EarlyStopping(patience=1)", PROFILES["3.15"]))
+    case = Case(recording=attempt([0.5, 1.0, 1e300, 0.1]), calls=calls, profile=PROFILES["3.15"])
+    for row in range(4):
+        assert explain(case, row)
+
+
+def test_an_epoch_that_one_attempt_has_is_told_there_and_each_variant_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "training.csv"
+    path.write_text("epoch,val_loss\n" + "".join(f"{epoch},1.0\n" for epoch in [0, 1, 0, 1, 2, 3]))
+    variants = ("--variant", "one: EarlyStopping(patience=3)", "--variant", "two: ReduceLROnPlateau()")
+    assert main(["replay", str(path), *variants, "--explain", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert "attempt 2 · one · epoch 4 of 4" in out
+    assert "attempt 2 · two · epoch 4 of 4" in out
+    assert "no epoch" not in err
+    assert main(["replay", str(path), *variants, "--explain", "9"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("no epoch 9 in this log; it has epochs 1 to 4")) == ("", 1)

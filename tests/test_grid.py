@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cbmon.errors import BadCall
@@ -105,7 +105,7 @@ def test_two_callbacks_of_one_class_are_told_apart() -> None:
 
 def test_an_argument_that_keras_ignores_is_still_an_axis() -> None:
     (axis,) = parse_grid("ReduceLROnPlateau(epsilon=grid(1, 2))", NEWEST).axes
-    assert (axis.argument, axis.values) == (None, (1, 2))
+    assert (axis.name, axis.argument, axis.values) == ("epsilon", None, (1, 2))
     (axis,) = parse_grid("ReduceLROnPlateau(epsilon=grid(1, 2))", PROFILES["2"]).axes
     assert (axis.argument, axis.values) == ("min_delta", (1, 2))
 
@@ -133,6 +133,7 @@ def test_every_choice_is_the_call_that_its_text_says(some: list[str], other: str
         ]
 
 
+@example(0.0, -0.0, 2)
 @given(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 9))
 def test_spaces_are_numpys_to_twelve_digits(first: float, last: float, count: int) -> None:
     for kind, numpys in (("linspace", np.linspace), ("logspace", np.logspace)):

@@ -17,6 +17,7 @@ import pytest
 
 from cbmon.cli import main
 from cbmon.errors import CbmonError
+from cbmon.events import EpochsEnded, RecordedEvent, RunStarted, encode_line
 from cbmon.profiles import PROFILES, find_profile
 from cbmon.replay import keras_engine
 from cbmon.replay.calls import parse_calls
@@ -334,6 +335,46 @@ def test_hooks_of_lambda_callback_are_functions_of_ones_own(
     assert (folder / "hook.txt").read_text().splitlines()[:2] == ["0 1.0", "1 0.8"]
     assert result["differences"] is None
     assert "not compared, for only Keras can run code of your own" in err
+
+
+@needs_keras
+def test_a_schedule_of_ones_own_is_imported_once_and_by_the_child(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "own_schedule.py").write_text(
+        "open('imported.txt', 'a').write('once\\n')\n"
+        "def halve(epoch, lr):\n    return lr * 0.5\n"
+        "def fixed(epoch):\n    return 0.25\n"
+    )
+    halve = ("-c", "LearningRateScheduler('own_schedule:halve')", "-c", "CSVLogger('new.csv')")
+    options = ("--learning-rate", "0.1", "--engine", "keras")
+    code, document, err = replayed(capfd, *halve, *options)
+    (result,) = document["results"]
+    assert (code, (folder / "imported.txt").read_text()) == (0, "once\n"), err
+    assert "own_schedule" not in sys.modules
+    assert result["learning_rate"][:2] == pytest.approx([0.05, 0.025])
+    assert "(epoch, learning_rate, loss, val_loss)" in result["observers"][0]["words"]
+    assert main(["replay", "training.csv", *halve, *options]) == 0
+    assert "from own_schedule import halve" in capfd.readouterr().out
+    code, document, err = replayed(capfd, *halve, "--engine", "keras")
+    assert (code, "own_schedule:halve needs one. Give the first one" in err) == (2, True), (
+        "no stand-in for it"
+    )
+    fixed = ("-c", "LearningRateScheduler('own_schedule:fixed')", "--engine", "keras")
+    code, document, err = replayed(capfd, *fixed)
+    assert (code, document["results"][0]["learning_rate"]) == (0, [0.25] * 7), err
+
+
+@needs_keras
+def test_a_record_tells_keras_the_steps_of_an_epoch(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events: list[RecordedEvent] = [RunStarted(run_id="a", steps=10)]
+    events += [EpochsEnded(epochs=[epoch], metrics={"loss": [1.0]}) for epoch in range(3)]
+    (folder / "run.jsonl").write_bytes(b"".join(map(encode_line, events)))
+    arguments = ["replay", "run.jsonl", "-c", "ExponentialDecay(0.1, 10, 0.5)", "--engine", "both", "--json"]
+    assert main(arguments) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["results"][0]["learning_rate"] == pytest.approx([0.1, 0.05, 0.025])
+    assert "no difference between cbmon and Keras in 1 replay" in err
 
 
 @needs_keras

@@ -55,6 +55,15 @@ def test_footer_and_help_come_from_the_table(ascii: bool) -> None:
     assert footer.split("  ") == [hint for hint in hints if hint]
 
 
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("is_page", [False, True])
+def test_in_80_columns_the_footer_has_what_if_and_help(ascii: bool, is_page: bool) -> None:
+    footer = footer_text(ascii=ascii, is_page=is_page, width=78)
+    assert len(footer) <= 78
+    assert "  w what-if  ? help  q quit" in footer
+    assert footer_text(ascii=ascii, is_page=is_page, width=1) == "? help  q quit"
+
+
 @pytest.mark.parametrize("is_page", [False, True])
 def test_what_the_footer_names_can_be_pressed(is_page: bool) -> None:
     for hint in footer_text(ascii=True, is_page=is_page).split("  "):

@@ -33,7 +33,7 @@ CLOCK_CALLS = {
 }
 """What reads a clock or waits; formatting a time that one is given (fromtimestamp, strftime) is fine."""
 
-CLOCK_READERS = {"sources.py", "cli.py", "endpoint.py"}
+CLOCK_READERS = {"sources.py", "cli.py", "endpoint.py", "wire.py"}
 """The only core modules that may: sources stamp events, the command line waits, a handshake has a timeout."""
 
 

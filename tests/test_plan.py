@@ -6,8 +6,9 @@ import pytest
 
 from cbmon.errors import BadCall
 from cbmon.profiles import NEWEST, PROFILES
+from cbmon.replay.canonical import Monitored
 from cbmon.replay.grid import parse_grid
-from cbmon.replay.plan import Monitored, Plan, make_plan
+from cbmon.replay.plan import Plan, make_plan
 
 
 def plan_of(text: str, version: str = "3.15") -> Plan:
@@ -33,6 +34,7 @@ MERGED = [
     ("ReduceLROnPlateau(epsilon=grid(1, 2))", "3.15", 1, "Keras 3 ignores it"),
     ("ModelCheckpoint(grid('a.keras', 'b.keras'), save_best_only=True)", "3.15", 1, "a name decides nothing"),
     ("TerminateOnNaN()", "3.15", 1, "there is nothing to vary"),
+    ("CSVLogger(grid('a', 'b'), separator=grid(',', ';')); EarlyStopping()", "3.15", 1, "it only watches"),
 ]
 
 
@@ -61,6 +63,12 @@ def test_the_order_is_that_of_the_call_and_the_most_patient_stands_for_the_other
         ("EarlyStopping(restore_best_weights=grid(1, True)); EarlyStopping()", "stop", "restored"),
         ("TerminateOnNaN(); ReduceLROnPlateau()", "stop", "last"),
         ("ReduceLROnPlateau(); ModelCheckpoint('a.keras')", "cut", "last"),
+        (
+            "CSVLogger(grid('a', 'b')); History(); TensorBoard(); BackupAndRestore('a'); RemoteMonitor(); "
+            "ProgbarLogger(); SwapEMAWeights(); EarlyStopping()",
+            "stop",
+            "last",
+        ),
         ("ModelCheckpoint('a.keras', save_best_only=True)", "save", "restored"),
     ],
 )
@@ -81,11 +89,13 @@ def test_the_metric_judged_is_that_of_the_first_that_decides() -> None:
     [
         ("ReduceLROnPlateau(); ReduceLROnPlateau('loss')", "two ReduceLROnPlateau"),
         ("LearningRateScheduler(lambda e: 0.1); EarlyStopping()", "LearningRateScheduler is not proven"),
+        ("LambdaCallback(on_epoch_end='code:hook'); EarlyStopping()", "LambdaCallback is not proven"),
         ("TerminateOnNaN(raise_error=grid(False, True))", "raise_error"),
         ("ReduceLROnPlateau('learning_rate', mode='min')", "monitors the learning rate"),
         ("ModelCheckpoint('a.keras', save_freq=7); EarlyStopping()", "counts batches"),
         ("ModelCheckpoint('{loss}.keras'); EarlyStopping()", "more than the epoch"),
         ("ModelCheckpoint('a.keras')", "saves every epoch"),
+        ("CSVLogger('a'); ModelCheckpoint('a.keras')", "saves every epoch"),
         (
             "ModelCheckpoint('a.keras', save_best_only=True); ModelCheckpoint('b.keras', save_best_only=True)",
             "several",

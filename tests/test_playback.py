@@ -157,6 +157,7 @@ async def test_an_epoch_can_be_typed() -> None:
     async with playing() as (app, pilot, _):
         await pilot.press("colon", "2", "1", "enter")
         await at(app, pilot, 21)
+        assert app._look.filter == ""
         assert not app.query(EpochPrompt)
         await pilot.press("colon", "9", "9", "enter")
         await at(app, pilot, 50)
@@ -240,6 +241,24 @@ async def test_what_if_works_on_what_was_played() -> None:
         await until(pilot, lambda: isinstance(app.screen, WhatIfScreen))
 
 
+async def test_what_if_begins_with_the_policy_beside_and_does_not_call_the_part_played_cut_short() -> None:
+    call = "ReduceLROnPlateau(patience=40.0, min_delta=0.01)"
+    async with playing("overfitting", call) as (app, pilot, _):
+        app._player.pause_at(33)
+        await at(app, pilot, 33)
+        await press(pilot, "w")
+        await until(pilot, lambda: isinstance(app.screen, WhatIfScreen))
+        asked = app.screen
+        assert isinstance(asked, WhatIfScreen)
+        await until(pilot, lambda: asked._answer is not None)
+        assert asked._answer is not None
+        assert asked.question.text == 'ReduceLROnPlateau(monitor="val_loss", patience=40, min_delta=0.01)'
+        assert asked._answer.answer.startswith("not within 33 epochs")
+        assert not any("stopped early" in note for note in asked._answer.notes)
+        asked.action_keep()
+        assert "taken away" in asked._notice  # the same policy, however its CALL is written
+
+
 def test_no_key_of_playback_means_something_else_on_the_screen_of_watch() -> None:
     own = {name for key in PLAY_KEYS for name in key.keys.split(",")}
     assert own.isdisjoint(name for key in KEYS for name in key.keys.split(","))
@@ -272,7 +291,9 @@ async def test_an_empty_log_says_so(tmp_path: Path) -> None:
     [
         (["plateau"], 2, "--play needs a terminal"),
         ([""], 2, "--play plays one log, here are"),
-        (["plateau", "--json"], 2, "give --json, --html and --explain without it"),
+        (["plateau", "--json"], 2, "give --json, --html, --explain, --write and --engine without it"),
+        (["plateau", "--engine", "both"], 2, "and --engine without it"),
+        (["plateau", "--write", "new.csv"], 2, "and --engine without it"),
         (["plateau", "-c", "EarlyStoping()"], 2, "no such callback"),
         (["make.py"], 3, "make.py"),
     ],

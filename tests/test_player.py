@@ -357,3 +357,38 @@ def test_moments_are_alerts_bests_attempts_policies_and_the_end() -> None:
     nan, cut, second = 4, 5, 6
     assert moments(script) == [2, nan, cut, second, 7]
     assert moments(script, lambda run: [[2], []]) == [2, 3, nan, cut, second, 7]
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_epochs_of_a_record_are_joined_to_batches_that_fold_the_same(
+    kinds: list[int], chance: random.Random
+) -> None:
+    events: list[Event] = [RunStarted(run_id="a")]
+    epoch, line = 0, 1
+    for kind in kinds:
+        epoch = max(0, epoch + chance.choice([1, 1, 1, 2, 0, -3]))
+        line += chance.choice([1, 1, 2])
+        if kind == 2:
+            events.append(RunEnded(how="finished", time=NOON + line))
+        names = ["loss"] if kind else ["loss", "acc"]
+        values: list[float | None] = [chance.choice([None, 1.0, 0.5])]
+        events.append(
+            EpochsEnded(
+                epochs=[epoch], metrics=dict.fromkeys(names, values), time=NOON + line, first_line=line
+            )
+        )
+    script = Script(events)
+    assert folded(script.between(None, script.rows)) == folded(events)
+    for stop in range(script.rows + 1):
+        run = folded(script.between(None, stop))
+        assert rows(run) <= stop
+        for event in script.between(stop, script.rows):
+            fold(run, event)
+        assert run == folded(events), "wherever it is cut"
+
+
+def test_a_long_record_is_few_events_to_a_step_back() -> None:
+    script = Script([RunStarted(run_id="a"), *(row(epoch, time=NOON + epoch) for epoch in range(1000))])
+    assert len(list(script.between(None, 999))) == 2, "a fold of one batch, not of 999"
+    run = folded(script.between(None, 500))
+    assert run.heard == NOON + 499, "when the last row played was written, not the last one joined to it"

@@ -25,7 +25,7 @@ from cbmon.replay.compare import versions_sentence
 from cbmon.replay.paste import literal, script_lines
 from cbmon.replay.picture import drawn, lane, monitored, picture, rate_cells, rate_table
 from cbmon.replay.report import Page, report
-from cbmon.replay.results import Replay
+from cbmon.replay.results import Member, Replay
 from cbmon.run import Attempt
 from cbmon.series import Column
 from cbmon.units import cells
@@ -238,9 +238,14 @@ def test_a_version_that_refuses_is_told() -> None:
     replay, case = asked(
         attempt(val_custom=FALLING, custom=FALLING), "EarlyStopping(monitor='val_custom')", "2"
     )
-    assert "would refuse (Keras raises ValueError)" in versions_sentence(case, replay)
+    told = versions_sentence(case, replay)
+    assert "3.15, 3.12, 3.10 and 3.6 would refuse: ValueError: EarlyStopping callback received" in told
     replay, case = asked(attempt(loss=FALLING), "TerminateOnNaN(raise_error=True)")
-    assert "cannot be asked" in versions_sentence(case, replay)
+    assert "2 cannot be asked: TerminateOnNaN has no argument raise_error" in versions_sentence(case, replay)
+    replay, case = asked(attempt(loss=FALLING), "BaseLogger()", "2")
+    assert "3.15, 3.12, 3.10 and 3.6 cannot be asked: there is no BaseLogger." in versions_sentence(
+        case, replay
+    )
 
 
 def test_a_long_log_or_code_of_the_user_is_not_run_five_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,9 +321,38 @@ def test_what_only_watches_is_listed_as_written_and_an_optimizer_stands_apart() 
         made = case.answer().decisions
     assert made is not None
     lines = script_lines(made.members, profile, 100)
-    assert "optimizer = keras.optimizers.Adam(learning_rate=CosineDecay(0.1, 100))" in lines
+    decay = "keras.optimizers.schedules.CosineDecay(0.1, 100)"
+    assert f"optimizer = keras.optimizers.Adam(learning_rate={decay})" in lines, (
+        "no name that is not imported"
+    )
     assert "    keras.callbacks.CSVLogger('a.csv')," in lines
     assert not any("optimizers" in line for line in lines[lines.index("callbacks = [") :])
+
+
+def test_hooks_are_pasted_as_functions_and_imported_once() -> None:
+    profile = PROFILES["3.15"]
+    (call,) = parse_calls(
+        "LambdaCallback(on_epoch_end='own.hooks:note', on_train_end='own.hooks:note')", profile
+    )
+    member = Member(text=call.text, policy=call.build(profile), state=None)
+    assert script_lines([member], profile, 100) == [
+        "from own.hooks import note",
+        "keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_end=note)",
+    ]
+
+
+def test_who_was_not_asked_to_the_end_did_not_fire_within_what_was_trained() -> None:
+    words = "\n".join(lines_of("EarlyStopping(patience=2); ReduceLROnPlateau(patience=5)"))
+    assert "stops after epoch 5" in words
+    assert "ReduceLROnPlateau(patience=5)   not within 5 epochs" in words, "of 7 recorded ones"
+
+
+def test_no_low_learning_rate_lies_on_a_tick_of_zero() -> None:
+    log = attempt([1e-3] * 7, val_loss=[1.0] * 7)
+    replay, _ = asked(log, "ReduceLROnPlateau(patience=1, factor=0.6)")
+    text = "\n".join(drawn(picture([replay], 80), colours=False))
+    assert "0.000" not in text
+    assert "1e-4" in text
 
 
 def test_a_literal_is_python_for_whatever_value() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cbmon.cli import main
+from cbmon.events import EpochsEnded, RecordedEvent, RunStarted, encode_line
 
 PLAIN = "epoch,loss,val_loss\n" + "".join(
     f"{epoch},{loss},{loss}\n" for epoch, loss in enumerate([1.0, 0.8, 0.7, 0.75, 0.76, 0.77, 0.6])
@@ -259,3 +260,59 @@ def test_more_saves_than_any_disk_holds_are_refused_and_fill_no_memory(
     code, document, _ = replayed(capsys, log, *call, "--steps-per-epoch", 10**9)
     assert code == 2
     assert "more than 1,000,000 saves" in document["results"][0]["error"]
+
+
+def test_two_lists_of_one_name_are_refused(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (("a", "a"), ("2", "")):
+        texts = [f"{name}: EarlyStopping()" if name else "EarlyStopping()" for name in names]
+        assert main(["replay", str(log), *(part for text in texts for part in ("--variant", text))]) == 2
+        assert f"two lists are called {names[0]!r}" in capsys.readouterr().err
+
+
+def test_what_ones_own_schedule_prints_is_no_data(
+    log: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loud_schedule.py").write_text(
+        "print('hello')\ndef step(epoch):\n    print(epoch)\n    return 0.1\n"
+    )
+    code, document, err = replayed(capsys, log, "-c", "LearningRateScheduler('loud_schedule:step')")
+    assert (code, document["results"][0]["epochs_replayed"]) == (0, 7)
+    assert "hello\n0\n1\n" in err
+
+
+def test_a_script_that_ends_the_process_when_imported_or_asked_costs_one_line(
+    log: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ending_script.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "ending_schedule.py").write_text("import sys\ndef step(epoch):\n    sys.exit(0)\n")
+    assert main(["replay", str(log), "-c", "LearningRateScheduler('ending_script:step')"]) == 2
+    assert "cannot import it: SystemExit: 0" in capsys.readouterr().err
+    assert main(["replay", str(log), "-c", "LearningRateScheduler('ending_schedule:step')"]) == 2
+    assert "SystemExit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", ["999999999", "{epoch}{epoch}{epoch}{epoch}{epoch}", ".999999999f"])
+def test_a_path_of_absurd_width_is_refused_at_once(
+    width: str, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(log), "-c", f"ModelCheckpoint('{{epoch:{width}}}.keras')", "--json"]) == 2
+    assert "no file system takes a name that long" in capsys.readouterr().err
+
+
+def test_a_record_tells_the_steps_of_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[RecordedEvent] = [RunStarted(run_id="a", steps=10)]
+    events += [EpochsEnded(epochs=[epoch], metrics={"loss": [1.0]}) for epoch in range(3)]
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b"".join(map(encode_line, events)))
+    call = ("-c", "ExponentialDecay(0.1, 10, 0.5)")
+    code, document, _ = replayed(capsys, path, *call)
+    assert code == 0
+    assert document["results"][0]["learning_rate"] == pytest.approx([0.1, 0.05, 0.025])
+    assert main(["replay", str(path), *call, "--explain", "2"]) == 0, "its first rows know them too"
+    assert "learning rate 0.05" in capsys.readouterr().out
+    _, document, _ = replayed(capsys, path, *call, "--steps-per-epoch", "20")
+    assert document["results"][0]["learning_rate"] == pytest.approx([0.1, 0.025, 0.00625]), (
+        "what is given stands"
+    )

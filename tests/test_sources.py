@@ -130,7 +130,7 @@ def test_devices_and_sockets_are_no_logs(logs: Path, monkeypatch: pytest.MonkeyP
         assert names(find([str(logs)])) == ["run1"]
         assert shown(find([str(logs / "run.csv")])).keys() == {"run.csv"}
     assert shown(find(["/dev/zero"])) == {"zero": "not a regular file"}
-    assert "sockets are not watched yet" in shown(find(["unix:///tmp/x"]))["x"]
+    assert "can only be watched live" in shown(find(["unix:///tmp/x"]))["x"]
 
 
 def test_hidden_names_are_passed_over(logs: Path) -> None:

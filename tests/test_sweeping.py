@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cbmon.errors import BadCall
-from cbmon.policies import EarlyStopping
+from cbmon.policies import EarlyStopping, ModelCheckpoint
 from cbmon.profiles import NEWEST, PROFILES, Profile
 from cbmon.replay.calls import parse_calls
 from cbmon.replay.engine import replay
@@ -100,7 +100,7 @@ def assert_cell(swept: Sweep, run: int, policy: int, made: Replay, where: str) -
         assert (stop if stop >= 0 else None) == (min(cuts) if cuts else None), f"{where}\n{stop}, {cuts}"
         assert saved == 0
     else:
-        saves = made.decisions.members[0].saved_epochs
+        saves = next(m for m in made.decisions.members if isinstance(m.policy, ModelCheckpoint)).saved_epochs
         assert swept.saves is not None
         assert swept.saves[run, policy] == len(saves), where
         assert (stop if stop >= 0 else None) == (saves[-1] if saves else None), where
@@ -210,11 +210,21 @@ def random_member(choose: random.Random, kind: str) -> str:
     return "TerminateOnNaN()"
 
 
-def random_text(choose: random.Random) -> str:
+def random_text(choose: random.Random, *, may_watch: bool = False) -> str:
     kinds = choose.choice(
         ["E", "E", "R", "R", "M", "T", "EE", "ET", "ER", "RE", "TR", "EM", "MRE", "EET", "RM"]
     )
-    return "; ".join(random_member(choose, kind) for kind in kinds)
+    watching = (
+        []
+        if not may_watch
+        else choose.choice(
+            [[], [], ["CSVLogger(grid('a', 'b'))"], ["TensorBoard()", "BackupAndRestore('a')"]]
+        )
+    )
+    members = [*(random_member(choose, kind) for kind in kinds), *watching]
+    if may_watch:
+        choose.shuffle(members)
+    return "; ".join(members)
 
 
 def random_recording(choose: random.Random) -> Recording:
@@ -233,7 +243,7 @@ def is_small(text: str, profile: Profile) -> bool:
 @given(choose=st.randoms(use_true_random=False))
 def test_every_cell_is_what_the_scalar_engine_says(choose: random.Random) -> None:
     profile = choose.choice(list(PROFILES.values()))
-    text = next(text for _ in range(99) if is_small(text := random_text(choose), profile))
+    text = next(text for _ in range(99) if is_small(text := random_text(choose, may_watch=True), profile))
     recordings = [random_recording(choose) for _ in range(choose.randint(1, 4))]
     check(text, recordings, profile, choose.choice([0.1, 0.1, 1e-3, None]))
 
@@ -336,6 +346,71 @@ def test_a_signed_min_delta_of_old_plateaus_is_not_merged() -> None:
     logs = [curve(1.0, 1.0005, 1.0, 0.9999, 1.0)]
     assert len(check(text, logs, PROFILES["3.10"], 0.1).policies) == 2
     assert len(check(text, logs, PROFILES["3.15"], 0.1).policies) == 1
+
+
+FLAT, NAN = curve(1, 1, 1, 1, 1), math.nan
+
+
+def test_cuts_of_an_unknown_rate_are_unlimited_unless_one_is_to_0() -> None:
+    swept = check("ReduceLROnPlateau(factor=grid(0.5, 0, -0.5), patience=1)", [FLAT], NEWEST)
+    assert swept.reductions is not None
+    assert swept.reductions.tolist() == [[4, 1, 1]]
+    # A factor of at most 0 above a floor below 0 leads who knows where.
+    swept = check("ReduceLROnPlateau(factor=grid(0, -0.5), min_lr=grid(0, -1), patience=1)", [FLAT], NEWEST)
+    assert swept.stops.tolist() == [[1, REFUSED, 1, REFUSED]]
+
+
+def test_the_rate_to_start_from_is_the_first_recorded_one() -> None:
+    log = WithRates(FLAT, [None, 0.1, 0.1, 0.1, 0.1])
+    text = "ReduceLROnPlateau(factor=0.5, patience=1, min_lr=grid(0, 0.03))"
+    swept = check(text, [log, FLAT], NEWEST, 0.2)
+    assert swept.reductions is not None
+    assert swept.reductions.tolist() == [[4, 2], [4, 3]]
+
+
+def test_without_a_rate_any_cut_makes_the_rest_counterfactual() -> None:
+    text = "ReduceLROnPlateau(factor=0.5, patience=2); EarlyStopping(patience=grid(2, 3))"
+    swept = check(text, [FLAT], NEWEST)
+    assert swept.exact is not None
+    assert swept.exact.tolist() == [[True, False]]
+
+
+def test_a_cut_after_the_last_epoch_of_a_short_run_changes_nothing_of_it() -> None:
+    text = "ReduceLROnPlateau(factor=0.5, patience=3); EarlyStopping(patience=9)"
+    swept = check(text, [curve(1, 1, 1, 1), FLAT], NEWEST, 0.1)
+    assert swept.exact is not None
+    assert swept.exact.tolist() == [[True], [False]]
+
+
+def test_before_2_16_only_the_callback_that_stops_restores() -> None:
+    text = (
+        "EarlyStopping(patience=3, restore_best_weights=True); "
+        "EarlyStopping('loss', patience=grid(1, 9), restore_best_weights=True)"
+    )
+    rows = [{"loss": 1.0, "val_loss": value} for value in (1.0, 0.5, 0.8, 0.9, 0.7)]
+    swept = check(text, [Log(list(range(5)), rows, 1)], PROFILES["2.15"])
+    assert swept.regret is not None
+    assert swept.regret.tolist() == [[0.5, 0.0]]
+
+
+@pytest.mark.parametrize(("version", "saves"), [("3.15", 4), ("3.10", 4), ("3.9", 2), ("2.15", 2)])
+def test_an_absent_metric_saves_from_3_10_on(version: str, saves: int) -> None:
+    text = "ModelCheckpoint('a.keras', save_best_only=True, initial_value_threshold=grid(None, 0.7))"
+    swept = check(text, [curve(1, None, 0.5, None)], PROFILES[version])
+    assert swept.saves is not None
+    assert swept.saves.tolist() == [[saves, saves - 1]]
+
+
+@pytest.mark.parametrize(
+    ("version", "first", "stops"), [("3.6", 0, [1, 1]), ("3.6", 3, [3, 4]), ("2", 0, [1, 1])]
+)
+def test_the_epoch_0_never_stops_where_nan_is_no_improvement(
+    version: str, first: int, stops: list[int]
+) -> None:
+    swept = check(
+        "EarlyStopping(patience=grid(0, 2))", [curve(NAN, NAN, NAN, first=first)], PROFILES[version]
+    )
+    assert swept.stops.tolist() == [stops]
 
 
 def test_the_stop_the_regret_and_the_epochs_saved() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cbmon.errors import BadCall
-from cbmon.events import EpochsEnded
+from cbmon.events import EpochsEnded, RunStarted
 from cbmon.profiles import NEWEST, PROFILES
 from cbmon.replay.calls import parse_calls
 from cbmon.replay.engine import replay
+from cbmon.replay.evidence import in_effect
 from cbmon.replay.shadow import Shadow
 from cbmon.replay.whatif import CUTTING, KERAS, STOPPING, Snapshot, Value, WhatIf, outcome
 from cbmon.run import Attempt, Run, fold
@@ -258,3 +259,15 @@ def test_a_long_run_is_copied_as_columns() -> None:
     rows = Snapshot.of(run.current, "loss")
     assert isinstance(rows.metrics["loss"].values, array)
     assert answer(ask(run.current, patience=5), run.current).startswith("stops after epoch 6, keeps 1.000 ★1")
+
+
+def test_the_rows_of_a_question_mean_what_they_do_in_a_replay() -> None:
+    values = [1.0, 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4]
+    attempt = attempt_of(values, rates=[0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.0125])
+    for started in (None, RunStarted(run_id="1")):
+        attempt.started, attempt.memo = started, {}
+        told = in_effect(attempt)[0].learning_rate
+        seen = in_effect(Snapshot.of(attempt, "loss"))[0].learning_rate
+        assert told is not None
+        assert seen is not None
+        assert [told[row] for row in range(8)] == [seen[row] for row in range(8)]

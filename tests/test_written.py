@@ -248,7 +248,22 @@ WORDS: list[tuple[str, Profile, dict[str, Any], str]] = [
     ("TensorBoard()", K2, {}, "writes epoch_loss to logs/train and epoch_loss to logs/validation, at steps"),
     ("TensorBoard(update_freq=3)", K3, {"steps_per_epoch": 5}, "only at steps 2"),
     ("TensorBoard(update_freq=3)", K3, {}, "multiple of 3 (--steps-per-epoch tells which)"),
-    ("TensorBoard(update_freq='batch')", K3, {}, "at steps 0-2, and each batch"),
+    (
+        "TensorBoard(update_freq='batch')",
+        K3,
+        {},
+        "at steps 0-2; the training metrics as batch_* at every batch",
+    ),
+    ("TensorBoard(update_freq=5)", K3, {"steps_per_epoch": 10}, "at steps 0-2; "),
+    ("TensorBoard(update_freq=5)", K3, {"steps_per_epoch": 10}, "batch_* every 5 batches; "),
+    (
+        "TensorBoard(update_freq=5)",
+        PROFILES["3.14"],
+        {},
+        "at steps 0-2; the training metrics as batch_* at every",
+    ),
+    ("TensorBoard(update_freq=5)", PROFILES["3.6"], {}, "batch_* at every batch, all at step 0"),
+    ("TensorBoard(histogram_freq=1)", K3, {}, "histograms of the weights (histogram_freq=1)"),
     (
         "BackupAndRestore('b')",
         K3,
@@ -332,3 +347,17 @@ def test_tags_and_steps_are_those_of_the_real_tensorboard(real: Real, options: s
             is_gated = options == "update_freq=3" and real.profile.gates_board
             assert steps == ([2] if is_gated else [0, 1, 2, 3])
             assert ("only at steps 2" if is_gated else "at steps 0-3") in said
+        every = 3 if "3" in options and real.profile.gates_board else 1
+        batches = (
+            [event.step for event in events.Tensors("batch_loss")]
+            if "batch_loss" in events.Tags()["tensors"]
+            else []
+        )
+        if place == "train":
+            assert ("batch_*" in said) is bool(batches)
+            assert batches in ([], list(range(every, 21, every)))
+            assert ("the graph" in said) is ("keras" in events.Tags()["tensors"])
+        else:
+            found = "evaluation_loss_vs_iterations" in events.Tags()["tensors"]
+            assert "evaluation_*_vs_iterations" in said
+            assert found

@@ -33,17 +33,19 @@ from textual.timer import Timer
 from cbmon import frame, plots
 from cbmon.axes import Limits, Window, window_limits
 from cbmon.chart import Role, Row, epoch_at
-from cbmon.events import CallbackState, EpochsEnded, Event, Tick
-from cbmon.rules import Severity
+from cbmon.endpoint import Answer
+from cbmon.errors import BadCall
+from cbmon.events import CallbackState, EpochsEnded, Event, Progress, Tick
+from cbmon.rules import Severity, Status, status
 from cbmon.run import Run, fold
 from cbmon.sources import Log, Skipped, Source
 from cbmon.thin import LARGE
 from cbmon.tui.driver import driver_class, redraw
-from cbmon.tui.keys import KEYS, footer_text, label_of
+from cbmon.tui.keys import CONTROL, KEYS, Key, footer_text, label_of
 from cbmon.tui.look import Look, Main
 from cbmon.tui.screens import Following, HelpScreen, palette
 from cbmon.tui.widgets import Palette, Panel, broken
-from cbmon.units import printable
+from cbmon.units import fit, printable, short_lr
 from cbmon.views import (
     ORDERS,
     RunView,
@@ -52,15 +54,19 @@ from cbmon.views import (
     facts_view,
     matches,
     newest_first,
+    no_control,
     ordered,
     run_view,
     strip_lines,
     unreadable_view,
 )
+from cbmon.wire import Wires, read_rate
 
 if TYPE_CHECKING:
     from cbmon.replay.shadow import Shadow
+    from cbmon.replay.whatif import WhatIf
     from cbmon.tui.whatif import WhatIfScreen
+    from cbmon.word import Notes, Word
 
 MAX_FPS = 10.0
 """Fast enough to look live, slow enough that a burst costs a few percent of a core."""
@@ -82,6 +88,8 @@ FACTS_MIN = 46
 """Columns of the facts; a wider screen gives them more."""
 OTHERS_MAX = 3
 """Small charts of other metrics below the large one."""
+NAME_ASKED = 20
+"""Columns of a run's name in a question about it."""
 WIDE = 120
 """Columns from which the facts of the run stand beside the chart."""
 
@@ -115,6 +123,19 @@ class ReadingFailed(Message):
     def __init__(self, reason: str) -> None:
         super().__init__()
         self.reason = reason
+
+
+class Answered(Message):
+    """A training has answered a request, or never will."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        super().__init__()
+        self.name = name
+        self.answer = answer
+
+
+class Noted(Message):
+    """There is another line of `Notes`."""
 
 
 class WatchApp(App[None]):
@@ -159,6 +180,16 @@ class WatchApp(App[None]):
         self._is_ascii = is_ascii
         self._max_fps = max_fps
         self._policies = policies
+        self.word: Word | None = None
+        """To whom new alerts are told."""
+        self.wires: Wires | None = None
+        """By which trainings are asked; None: the keys for that are not there."""
+        self.notes: Notes | None = None
+        """Lines of who else works in this process; set it before the start."""
+        self.is_awaited = False
+        """Whether trainings send to this process and wait for its answers."""
+        self._unheard: set[Path] = set()
+        """Runs that changed since `word` looked at them."""
         self._shadows: dict[Path, Sequence[Shadow]] = {}
         self._what_if: WhatIfScreen | None = None
         """The latest one: the next begins with its question."""
@@ -170,6 +201,10 @@ class WatchApp(App[None]):
         """Runs with new events."""
         self._looked: set[Path] = set()
         """Runs whose logs were looked at and have nothing new: only their state may have changed."""
+        self._moved: set[Path] = set()
+        """Runs that told how far their epoch is, and nothing else: of the chosen one the chart stays as it is."""
+        self._is_strip_stale = False
+        """Whether that is to be drawn of the chosen run."""
         self._looked_at: float | None = None
         """The time of the last look at any log."""
         self._is_chosen_anew = True
@@ -192,8 +227,8 @@ class WatchApp(App[None]):
         """What the chart shows now."""
         self._limits: Limits = (1.0, 10.0)
         """Its epochs."""
-        self._notice = ""
-        """What the last key could not do."""
+        self._notice, self._is_notice_good = "", False
+        """What the last key could not do, or what came of it."""
         self._pending: Timer | None = None
         self._drawn_at = 0.0
         self._swept_at = 0.0
@@ -234,6 +269,8 @@ class WatchApp(App[None]):
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
         if not self._failure:
             Thread(target=self._follow, args=(self._rest,), name="cbmon-follower", daemon=True).start()
+        if self.notes is not None:
+            self.notes.changed = lambda: self._tell(Noted())
         self.call_after_refresh(self._settle)
 
     def _read_a_moment(self, reading: Iterator[Batch]) -> Iterator[Batch] | None:
@@ -301,6 +338,15 @@ class WatchApp(App[None]):
         self._failure = message.reason
         self._schedule()
 
+    def on_answered(self, message: Answered) -> None:
+        """Show what a training answered."""
+        words = f"{message.name}: {printable(message.answer.words, 1000)}"
+        self._choose_anew(words, is_good=message.answer.done)
+
+    def on_noted(self, message: Noted) -> None:
+        """Show what somebody else in this process has to say."""
+        self._schedule()
+
     def on_events_read(self, message: EventsRead) -> None:
         """Fold what the worker read."""
         self._take(message.batches)
@@ -314,15 +360,15 @@ class WatchApp(App[None]):
     def _take(self, batches: Iterable[Batch]) -> None:
         for log, events in batches:
             run = self._runs.setdefault(log.path, Run())
-            is_look = True
+            is_look = is_move = True
             for event in events:
                 fold(run, event)
                 if not isinstance(event, Tick):
-                    is_look = False
+                    is_look, is_move = False, is_move and isinstance(event, Progress)
                 elif event.time:
                     self._looked_at = max(self._looked_at or event.time, event.time)
             self._logs[log.path] = log
-            (self._looked if is_look else self._dirty).add(log.path)
+            (self._looked if is_look else self._moved if is_move else self._dirty).add(log.path)
 
     # --- drawing ------------------------------------------------------------------------------------------
 
@@ -343,8 +389,10 @@ class WatchApp(App[None]):
             return
         self._fault = ""
         is_stale = self._guarded(self._renew, True)
+        self._guarded(self._send_word, None)
         self._guarded(self._layout, None)
-        unchanged = {"facts", "strip"} | ({"main"} if self._look.shows_epochs else set())
+        unchanged = {"facts"} | ({"main"} if self._look.shows_epochs else set())
+        unchanged |= set() if self._is_strip_stale else {"strip"}
         for panel in self.query(Panel):
             if is_stale or panel.id not in unchanged:
                 panel.redraw()
@@ -355,7 +403,7 @@ class WatchApp(App[None]):
             self.first_read.set()
         self._follower.seen = self._guarded(self._seen, None) if len(self._runs) > CROWD else None
         self._drawing_s = monotonic() - self._drawn_at
-        if self._dirty or self._looked:
+        if self._dirty or self._looked or self._moved:
             self._schedule()
 
     def _guarded(self, part: Callable[[], T], otherwise: T) -> T:
@@ -366,6 +414,7 @@ class WatchApp(App[None]):
             self._fault = broken(error)
             self._dirty.clear()
             self._looked.clear()
+            self._moved.clear()
             self.query_one("#alerts").styles.height = 1
             return otherwise
 
@@ -385,29 +434,58 @@ class WatchApp(App[None]):
         look = self._look
         is_stale = self._is_chosen_anew or look.run in self._dirty or not self._dirty.isdisjoint(look.marks)
         due = self._due()
+        if self.word is not None:
+            self._unheard |= due
         fresh = {path: self._view(path) for path in due}
-        is_stale = is_stale or (look.run in fresh and fresh[look.run] != self._views.get(look.run))
+        self._is_strip_stale = look.run in self._moved & due
+        if look.run in fresh and not is_stale:
+            new, old = fresh[look.run], self._views.get(look.run)
+            if self._is_strip_stale and old is not None:
+                old = replace(old, part=new.part, done_at=new.done_at, since=new.since)
+            is_stale = new != old
         self._dirty -= due
         self._looked -= due
+        self._moved -= due
         self._is_chosen_anew = False
-        new = newest_first({path: view for path, view in fresh.items() if path not in self._views})
-        self._views = new | self._views | {path: view for path, view in fresh.items() if path not in new}
+        first_seen = newest_first({path: view for path, view in fresh.items() if path not in self._views})
+        rest = {path: view for path, view in fresh.items() if path not in first_seen}
+        self._views = first_seen | self._views | rest
         if self._views and (look.run is None or self._is_first_choice):
             first = next(iter(self._listed() or self._views))
             if first != look.run:
                 look.choose(first)
                 is_stale = True
             self._is_first_choice = not self._has_read
-        if is_stale:
+        if is_stale or self._is_strip_stale:
             self._alerts = alert_lines(self._runs[look.run]) if look.run else []
             shadows = self._look_at_shadows()
-            self._picture = self._new_picture({call: fired for call, _, _, fired in shadows})
+            if is_stale:
+                self._picture = self._new_picture({call: fired for call, _, _, fired in shadows})
             self._strip = [] if look.run is None else strip_lines(self._runs[look.run], shadows, self._now())
         return is_stale
 
+    def _send_word(self) -> None:
+        """Let word be sent of new alerts: of none that was there when all had been read first."""
+        if self.word is None:
+            return
+        looked = {path for path in self._unheard if self._logs[path].left == 0}
+        if self._has_read and not self.word.has_begun:
+            looked |= self._runs.keys()
+        self._unheard -= looked
+        for path in looked:
+            self.word.look(path, self._logs[path].name, self._runs[path])
+        self.word.tell()
+        if self._has_read:
+            self.word.begin()
+
+    def send_control(self, text: str) -> None:
+        """Send the terminal what changes no cell of it: a bell, a notification."""
+        if self._driver is not None:
+            self._driver.write(text)
+
     def _due(self) -> set[Path]:
         """Whose views are to be made anew: in a crowd, those off the screen wait, so that they cost little."""
-        waiting = self._dirty | self._looked
+        waiting = self._dirty | self._looked | self._moved
         if len(waiting) <= CROWD:
             return waiting
         if monotonic() - self._swept_at >= SWEEP_S or not waiting <= self._views.keys():
@@ -445,7 +523,7 @@ class WatchApp(App[None]):
         attempt = self._runs[path].current
         found: list[tuple[str, CallbackState, str, Sequence[int]]] = []
         for shadow in self._shadows[path]:
-            found.append((shadow.call.text, shadow.look(attempt), shadow.trouble, shadow.fired))
+            found.append((shadow.name, shadow.look(attempt), shadow.trouble, shadow.fired))
             if shadow.is_behind(attempt):
                 self._dirty.add(path)  # the rest with the next drawing
         return found
@@ -503,7 +581,9 @@ class WatchApp(App[None]):
         if self._look.filter and not self._shown():
             own.append((Severity.WARNING, f"no run matches {printable(self._look.filter)!r}"))
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
-        notice = [(Severity.WARNING, self._notice)] if self._notice else []
+        trouble += [(Severity.WARNING, printable(line)) for line in (self.notes.lines if self.notes else ())]
+        severity = Severity.INFO if self._is_notice_good else Severity.WARNING
+        notice = [(severity, self._notice)] if self._notice else []
         return [*notice, *frame.worst_first([*own, *self._alerts, *trouble])]
 
     def _strip_lines(self) -> list[str]:
@@ -582,7 +662,9 @@ class WatchApp(App[None]):
         return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
-        keys = footer_text(ascii=self._is_ascii, width=width - 2, is_page=self._look.has_lines)
+        keys = footer_text(
+            ascii=self._is_ascii, width=width - 2, is_page=self._look.has_lines, keys=self._keys(live=True)
+        )
         return [frame.clip([(" " + keys, Role.DIM)], width)]
 
     # --- what the keys do ---------------------------------------------------------------------------------
@@ -778,8 +860,115 @@ class WatchApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What opens something is told at once, before the keys behind it; where something is open, it is text."""
+        if action in CONTROL and self.wires is None:
+            return False
         is_open = len(self.screen_stack) > 1 or self.screen.focused is not None
-        return not (is_open and action in ("filter", "help", "what_if"))
+        return not (is_open and action in ("filter", "help", "what_if", *CONTROL))
+
+    # --- what is asked of a training ----------------------------------------------------------------------
+
+    def _keys(self, *, live: bool = False) -> Sequence[Key]:
+        """The keys that there are; `live`: those for a training only where the chosen run can be asked."""
+        path = self._look.run
+        can_ask = self.wires is not None and (
+            not live or (path is not None and path in self._runs and self.wires.is_there(path))
+        )
+        return KEYS if can_ask else [key for key in KEYS if key.action not in CONTROL]
+
+    def _to_ask(self) -> tuple[Path, str] | None:
+        """The chosen run and its name, to ask about it; None, and said why, if it takes no requests."""
+        path = self._look.run
+        if path is None or self.wires is None:
+            self._choose_anew("no run to ask")
+            return None
+        reason = no_control(self._runs[path]) or printable(self.wires.why_not(path), 1000)
+        name = self._views[path].name
+        if reason:
+            self._choose_anew(f"{name} cannot be asked: {reason}")
+            return None
+        return path, fit(name, NAME_ASKED).rstrip()
+
+    async def _open(self, widget: Any) -> None:
+        """Ask, in the place of the keys."""
+        self._choose_anew()
+        await self.mount(widget)
+        self.screen.set_focus(widget)  # now: the keys behind the one that opened it are its own already
+
+    async def action_rate(self) -> None:
+        """Ask for a learning rate, and once more whether it is meant."""
+        if (asked := self._to_ask()) is None:
+            return
+        path, name = asked
+        from cbmon.tui.control import ControlPrompt
+
+        words = f"learning rate of {name}: 3e-4, or x0.5; Esc: leave it"
+        await self._open(ControlPrompt(words, partial(self._confirm_rate, path, name)))
+
+    def _confirm_rate(self, path: Path, name: str, text: str) -> None:
+        if not text.strip():
+            return
+        try:
+            value, scale = read_rate(text)
+        except BadCall as error:
+            self._choose_anew(printable(str(error)))
+            return
+        from cbmon.tui.control import Choice
+
+        what = (
+            f"set the learning rate of {name} to {short_lr(value)}"
+            if scale is None
+            else f"multiply the learning rate of {name} by {scale:.4g}"
+        )
+        ask = partial(self._ask, path, name, "lr", value=value, scale=scale)
+        self.call_later(self._open, Choice(f"{what}?  y yes, other keys no", {"y": ask}))
+
+    async def action_save(self) -> None:
+        """Have the model saved."""
+        if (asked := self._to_ask()) is None:
+            return
+        path, name = asked
+        from cbmon.tui.control import ControlPrompt
+
+        words = f"Enter saves {name} beside its record; or type a path; Esc: no"
+        await self._open(ControlPrompt(words, partial(self._save, path, name)))
+
+    def _save(self, path: Path, name: str, text: str) -> None:
+        target = os.path.abspath(os.path.expanduser(text.strip())) if text.strip() else None
+        self._ask(path, name, "save", target=target)
+
+    async def action_end(self) -> None:
+        """Have the training end."""
+        if (asked := self._to_ask()) is None:
+            return
+        path, name = asked
+        from cbmon.tui.control import Choice
+
+        ask = partial(self._ask, path, name)
+        answers = {"e": partial(ask, "stop"), "n": partial(ask, "stop_now")}
+        await self._open(Choice(f"stop {name}?  e after this epoch, n now, other keys no", answers))
+
+    def _ask(
+        self,
+        path: Path,
+        name: str,
+        what: str,
+        *,
+        value: float | None = None,
+        scale: float | None = None,
+        target: str | None = None,
+    ) -> None:
+        """Send a request; its answer comes as `Answered`."""
+        if self.wires is None:
+            return
+
+        def reply(answer: Answer) -> None:
+            self._tell(Answered(name, answer))
+
+        reason = self.wires.ask(path, what, reply, value=value, scale=scale, path=target)
+        if reason:
+            self._choose_anew(f"{name} cannot be asked: {printable(reason, 1000)}")
+        else:
+            self._choose_anew(f"{name} was asked, and answers between two batches", is_good=True)
 
     def on_filter_prompt_filtered(self, message: Any) -> None:
         """Filter while it is typed."""
@@ -805,21 +994,42 @@ class WatchApp(App[None]):
             run,
             self._views[self._look.run].name,
             partial(self.toggle_policy, self._look.run),
-            question=self._what_if.question if self._what_if else None,
+            question=self._what_if.question if self._what_if else self._kept_question(run),
+            is_growing=partial(self._is_growing, run),
             planned=self._planned,
             is_ascii=self._is_ascii,
         )
         self.push_screen(self._what_if)
 
+    def _kept_question(self, run: Run) -> WhatIf | None:
+        """The first policy that runs beside the chosen run, as a question; None without one."""
+        assert self._look.run is not None
+        kept = self._shadows[self._look.run] if self._look.run in self._shadows else self._policies()
+        from cbmon.replay.whatif import WhatIf
+
+        return WhatIf.begin(run.current, kept[0].profile, kept[0].call) if kept else None
+
+    def _is_growing(self, run: Run) -> bool:
+        """Whether more epochs are to come."""
+        return status(run) in (Status.RUNNING, Status.GROWING)
+
     def toggle_policy(self, path: Path, shadow: Shadow) -> bool:
         """Follow a policy beside a run, as `--policy` does, or no longer; whether it is followed now."""
         before = self._shadows[path] if path in self._shadows else self._policies()
-        others = [each for each in before if each.call.text != shadow.call.text]
+        built = shadow.call.build(shadow.profile)
+        others = [each for each in before if each.call.build(each.profile) != built]
         is_new = len(others) == len(before)
         self._shadows[path] = [*others, shadow] if is_new else others
         self._dirty.add(path)
         self._choose_anew()
         return is_new
+
+    def action_suspend_process(self) -> None:
+        """Stop, until the shell's `fg`; not while trainings would stop with us: RemoteMonitor has no time limit."""
+        if self.is_awaited:
+            self._choose_anew("not suspended: trainings that send here would wait for it")
+        else:
+            super().action_suspend_process()
 
     def action_redraw(self) -> None:
         """Send the whole screen again: something else wrote over it."""
@@ -827,7 +1037,11 @@ class WatchApp(App[None]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.push_screen(HelpScreen(is_ascii=self._is_ascii))
+        if self.wires is None:
+            self.push_screen(HelpScreen(is_ascii=self._is_ascii, keys=self._keys()))
+        else:
+            last = "The training never waits; only L, S and X ask something of it."
+            self.push_screen(HelpScreen(is_ascii=self._is_ascii, keys=self._keys(), last=last))
 
     def action_command_palette(self) -> None:
         """All commands by name."""
@@ -836,7 +1050,7 @@ class WatchApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: what the keys do, by name."""
-        for key in KEYS:
+        for key in self._keys():
             if key.description and key.action != "command_palette":
                 action = key.action
                 yield SystemCommand(
@@ -851,9 +1065,9 @@ class WatchApp(App[None]):
             self._look.choose(path)
             self._choose_anew()
 
-    def _choose_anew(self, notice: str = "") -> None:
-        """Something else is to be seen, and what the key could not do: at once, however busy it is."""
-        self._notice = notice
+    def _choose_anew(self, notice: str = "", *, is_good: bool = False) -> None:
+        """Something else is to be seen, and what the key could not do, or did: at once, however busy it is."""
+        self._notice, self._is_notice_good = notice, is_good
         self._is_chosen_anew = True
         if self._pending is not None:
             self._pending.stop()

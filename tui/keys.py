@@ -117,6 +117,28 @@ KEYS = (
     Key(keys="e", action="alerts", label="e", description="all alerts and warnings of the run"),
     Key(keys="o", action="order", label="o", description="order of the runs: newest, name, best, progress"),
     Key(
+        keys="L",
+        action="rate",
+        label="L",
+        description="ask the training for another learning rate",
+        opens=True,
+    ),
+    Key(
+        keys="S",
+        action="save",
+        label="S",
+        description="ask the training to save its model",
+        opens=True,
+    ),
+    Key(
+        keys="X",
+        action="end",
+        label="X",
+        hint="X stop",
+        description="ask the training to stop, after this epoch or now",
+        opens=True,
+    ),
+    Key(
         keys="slash",
         action="filter",
         label="/",
@@ -148,6 +170,10 @@ KEYS = (
     ),
     Key(keys="q,ctrl+c", action="quit", label="q", hint="q quit", description="quit; the training goes on"),
 )
+
+
+CONTROL = frozenset({"rate", "save", "end"})
+"""Actions that ask something of a training: only where there is a live wire to it, never of a recording."""
 
 
 PLAY_KEYS = (
@@ -195,12 +221,17 @@ PLAY_KEYS = (
 """Of `replay --play`, beside those of `watch`."""
 
 
+GIVING_WAY = ("event(-1)", "log", "mark", "filter", "metric(1)", "full")
+"""Whose hints go first where the footer is too narrow: 80 columns have room for what-if, not for all of these."""
+
+
 def footer_text(*, ascii: bool, width: int = 1000, is_page: bool = False, keys: Sequence[Key] = KEYS) -> str:
     """The footer: the keys that have a hint; where there is no room for all, help and quit stay."""
-    hints = [hint for key in keys if (hint := _hint(key, ascii, is_page))]
-    while len(hints) > 2 and len("  ".join(hints)) > width:
-        del hints[-3]
-    return "  ".join(hints)
+    hints = {key.action: hint for key in keys if (hint := _hint(key, ascii, is_page))}
+    going = [*(action for action in GIVING_WAY if action in hints), *reversed([*hints][:-2])]
+    while going and len("  ".join(hints.values())) > width:
+        hints.pop(going.pop(0), None)
+    return "  ".join(hints.values())
 
 
 def _hint(key: Key, ascii: bool, is_page: bool) -> str:

@@ -25,7 +25,7 @@ from cbmon.replay.shadow import Shadow
 from cbmon.run import Run, fold
 from cbmon.sources import Log
 from cbmon.tui.app import WatchApp
-from cbmon.tui.keys import KEYS, PLAY_KEYS, footer_text, help_lines, label_of
+from cbmon.tui.keys import PLAY_KEYS, footer_text, help_lines, label_of
 from cbmon.tui.prompt import FilterPrompt
 from cbmon.tui.screens import HelpScreen
 from cbmon.tui.widgets import Palette, Panel, broken
@@ -80,13 +80,16 @@ class PlayApp(WatchApp):
         return [frame.clip([(text, Role.TITLE), (bar, Role.BAR)], width, self._is_ascii)]
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
-        own = sorted(KEYS, key=lambda key: key.action != "what_if")  # it has to fit into 80 columns
-        keys = (*PLAY_KEYS, *(key for key in own if key.action not in FOR_SEVERAL))
+        keys = (*PLAY_KEYS, *(key for key in self._keys() if key.action not in FOR_SEVERAL))
         return [
             frame.clip(
                 [(f" {footer_text(ascii=self._is_ascii, width=width - 2, keys=keys)}", Role.DIM)], width
             )
         ]
+
+    def _is_growing(self, run: Run) -> bool:
+        """While the recording is not played to its end."""
+        return self._player.position.row < self._player.script.rows
 
     # --- what the keys do ---------------------------------------------------------------------------------
 
@@ -165,7 +168,11 @@ class PlayApp(WatchApp):
     def action_help(self) -> None:
         """Show the keys, those of playback first."""
         self.push_screen(
-            HelpScreen(is_ascii=self._is_ascii, more=help_lines(ascii=self._is_ascii, keys=PLAY_KEYS))
+            HelpScreen(
+                is_ascii=self._is_ascii,
+                more=help_lines(ascii=self._is_ascii, keys=PLAY_KEYS),
+                keys=self._keys(),
+            )
         )
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
@@ -192,10 +199,14 @@ class EpochPrompt(FilterPrompt):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Wait for Enter."""
         event.stop()
+        event.prevent_default()  # else Textual asks the filter's handler too
+        event.prevent_default()  # Textual calls the base class's handler too: that one filters
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Go."""
         event.stop()
+        event.prevent_default()
+        event.prevent_default()
         await self.remove()
         if event.value:
             self._go(event.value)

@@ -13,7 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from cbmon.chart import MarkKind
-from cbmon.tui.keys import help_lines
+from cbmon.tui.keys import KEYS, help_lines
+from cbmon.tui.keys import Key as TableKey
 from cbmon.views import ascii_only
 
 _MARKS = {
@@ -49,11 +50,20 @@ class HelpScreen(ModalScreen[None]):
         **{"up": -1, "k": -1, "pageup": -10, "home": -1000},
     }
 
-    def __init__(self, *, is_ascii: bool, more: Sequence[str] = ()) -> None:
-        """Take what is shown before the keys of every screen."""
+    def __init__(
+        self,
+        *,
+        is_ascii: bool,
+        more: Sequence[str] = (),
+        keys: Sequence[TableKey] = KEYS,
+        last: str = "cbmon only reads: the training never waits.",
+    ) -> None:
+        """Take what is shown before and behind the keys of every screen."""
         super().__init__(classes="ascii" if is_ascii else "")
         self._is_ascii = is_ascii
         self._more = more
+        self._keys = keys
+        self._last = last
         self._has_left = False
 
     def compose(self) -> ComposeResult:
@@ -63,12 +73,12 @@ class HelpScreen(ModalScreen[None]):
             "Arrows scroll, any other key closes this.",
             "",
             *self._more,
-            *help_lines(ascii=self._is_ascii),
+            *help_lines(ascii=self._is_ascii, keys=self._keys),
             "",
             "Under the chart:",
             *marks,
             "",
-            "cbmon only reads: the training never waits.",
+            self._last,
         ]
         text = "\n".join(lines)
         with VerticalScroll():

@@ -77,6 +77,7 @@ class WhatIfScreen(Following):
         keep: Callable[[Shadow], bool],
         *,
         question: WhatIf | None = None,
+        is_growing: Callable[[], bool] = lambda: False,
         planned: int | None = None,
         is_ascii: bool = False,
     ) -> None:
@@ -87,12 +88,13 @@ class WhatIfScreen(Following):
             name: its name.
             keep: follows a policy beside the run, or no longer; gives whether it does now.
             question: what to begin with.
+            is_growing: whether more epochs are to come.
             planned: epochs, where the log cannot tell.
             is_ascii: no characters beyond ASCII.
         """
         super().__init__()
         self._run, self._name, self._keep = run, name, keep
-        self._planned, self._is_ascii = planned, is_ascii
+        self._planned, self._is_ascii, self._is_growing = planned, is_ascii, is_growing
         self.question = question or WhatIf.begin(run.current, find_profile()[0])
         self._row = 1
         """The parameter that the keys turn: first the one after the monitor."""
@@ -137,14 +139,18 @@ class WhatIfScreen(Following):
         """Ask again where the question, or the run, is another one; then draw."""
         attempt = self._run.current
         column = attempt.metrics.get(self._monitor)
-        seen = id(attempt), len(attempt.epochs), repr(column.last() if column else None)
+        is_growing = self._is_growing()
+        seen = id(attempt), len(attempt.epochs), repr(column.last() if column else None), is_growing
         if self._asked != (self.question, seen) and not self._is_asking:
             is_grown = self._asked is not None and self._asked[0] == self.question
             wait_s = self._answered_at + self._took_s / ASKING_SHARE - monotonic()
             if is_grown and wait_s > 0:
                 self._pending = self._pending or self.set_timer(wait_s, self._look_again)
             else:
-                self._asked, rows = (self.question, seen), Snapshot.of(attempt, self._monitor)
+                self._asked, rows = (
+                    (self.question, seen),
+                    Snapshot.of(attempt, self._monitor, is_growing=is_growing),
+                )
                 if len(attempt.epochs) <= AT_ONCE_ROWS:
                     self._answer = _found(self.question, rows)
                 else:
