@@ -653,15 +653,15 @@ def _tell_of_logs(results: Sequence[Any]) -> None:
     logs: dict[str, dict[str, list[str]]] = {}
     for result in results:
         for words in ([result.error] if result.error else []) + list(result.warnings):
-            said = logs.setdefault(words.partition(HAS)[0], {}).setdefault(result.log, [])
-            if words not in said:
-                said.append(words)
+            lines = logs.setdefault(words.partition(HAS)[0], {}).setdefault(result.log, [])
+            if words not in lines:
+                lines.append(words)
     for shared, said in logs.items():
         if len(said) > LINES_A_WARNING:
             _complain(f"{len(said)} logs: {shared}")
             continue
-        for log, lines in said.items():
-            for words in lines:
+        for log, each in said.items():
+            for words in each:
                 _complain(f"{log}: {words}")
 
 

@@ -394,7 +394,7 @@ def _stop_words(stop: Stop | None, wait: int | None, now: float | None) -> str:
 
 
 def callback_sentence(state: CallbackState, stop: str = "") -> str:
-    """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`; `stop` stands before the best."""
+    """Where a callback with patience stands: `val_loss · wait 3/5 · best .4120 ★37`; `stop` before the best."""
     parts = [printable(state.monitor)] if state.monitor else []
     if state.wait is not None:
         parts.append(f"wait {state.wait}" + ("" if state.patience is None else f"/{state.patience:g}"))

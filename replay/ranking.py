@@ -230,7 +230,9 @@ def _recommend(
     groups = [sweep.runs[row].group for row in rows]
     units = groups if len(set(groups)) > 1 else [str(row) for row in rows]
     out = leave_one_out(saved, lost, units, allowed)
-    tried = len({unit for unit, row in zip(units, rows, strict=True) if _could_stop(sweep, order[pick], int(row))})
+    tried = len(
+        {unit for unit, row in zip(units, rows, strict=True) if _could_stop(sweep, order[pick], int(row))}
+    )
     needs = units_for(SHARE_WANTED, allowed)
     note = ""
     if tried < needs:

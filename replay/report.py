@@ -184,6 +184,10 @@ def _middle(text: str, width: int) -> str:
     return f"{fit(text, start + 1).rstrip('… ')}…{end}"
 
 
+_DROPPED = ("trained", "keeps", "best")
+"""Columns of a table that are left out, one after the other, where the names have less than ..."""
+_NAME_WIDTH = 30
+"""... so many columns."""
 TO_THE_LEFT = frozenset(("log", "attempt", "variant", "stops after"))
 """Columns of words; the others are numbers."""
 
@@ -191,8 +195,15 @@ TO_THE_LEFT = frozenset(("log", "attempt", "variant", "stops after"))
 def _table(replays: Sequence[Replay], profile: Profile, width: int) -> list[str]:
     """One row a result, columns aligned."""
     rows = summary_cells(replays)
-    widths = [max(cells(row[i]) for row in rows) for i in range(len(rows[0]))]
-    widths[0] -= max(0, min(widths[0] - 12, sum(widths) + 2 * (len(widths) - 1) - width))
+    for title in (*_DROPPED, ""):
+        widths = [max(cells(row[i]) for row in rows) for i in range(len(rows[0]))]
+        room = width - sum(widths[1:]) - 2 * (len(widths) - 1)
+        if room >= min(widths[0], _NAME_WIDTH):
+            break
+        if title in rows[0]:
+            at = rows[0].index(title)
+            rows = [[*row[:at], *row[at + 1 :]] for row in rows]
+    widths[0] = min(widths[0], max(room, 12))
     lines = [f"{plural(len(replays), 'replay')} · as Keras {profile.name} would"]
     for row in rows:
         row[0] = _middle(row[0], widths[0])

@@ -56,7 +56,7 @@ class Shadow:
     def name(self) -> str:
         """CALL in short: without what is Keras' default."""
         told = [
-            f"{each.name}={getattr(self._built, each.name)!r}"
+            f"{'' if each.name == 'monitor' else f'{each.name}='}{getattr(self._built, each.name)!r}"
             for each in fields(self._built)
             if getattr(self._built, each.name) != each.default
         ]
@@ -125,7 +125,7 @@ class Shadow:
             try:
                 self._policy = resolve(self._policy, self.profile, recording.columns)
             except KerasRefuses:
-                self._refuse(f"give mode= for {self._policy.monitor!r}: Keras raises ValueError without")
+                self._refuse("give mode='min' or mode='max' (Keras raises ValueError)")
                 return
             self._state = self._policy.begin(self.profile)
         policy, profile = self._policy, self.profile

@@ -170,7 +170,10 @@ REFUSED: list[tuple[str, str]] = [
     ("OrbaxCheckpoint('x')", "OrbaxCheckpoint is not replayed"),
     ("Mine(patience=3)", "no such callback. One of your own is written package.module:Mine(…)"),
     ("my.module.Mine(patience=3)", "a callback of your own is written with a colon: my.module:Mine(…)"),
-    ("my.module:Mine(3)", "give the arguments of Mine by name"),
+    ("my.module:Mine(*x)", "instead of * or **"),
+    ("EarlyStopping(5)", "the first argument of EarlyStopping is monitor. Did you mean patience=5?"),
+    ("EarlyStopping(patience=range(1, 21))", "grids are for cbmon sweep"),
+    ("EarlyStopping(min_delta=grid(0, 1e-3))", "grids are for cbmon sweep"),
     ("my.module:Mine(**x)", "write the arguments out"),
     ("my.module:Mine(a=print)", "a=print is no literal"),
     ("my.module:Mine(a={1, 2})", "is no literal"),
@@ -259,7 +262,9 @@ def test_the_call_of_a_class_of_the_users_own_is_bound_by_name() -> None:
     )
     assert (first.policy, third.policy) == (EarlyStopping, LearningRateScheduler)
     assert second.policy is UserClass
-    assert second.arguments == {"module": "a.b", "name": "C", "arguments": {"x": 1}}
+    assert second.arguments == {"module": "a.b", "name": "C", "arguments": {"x": 1}, "positional": ()}
+    (fourth,) = parse_calls("a:C(0.36, y=2)", K3)
+    assert (fourth.arguments["positional"], fourth.arguments["arguments"]) == ((0.36,), {"y": 2})
     assert second.text == "a.b:C(x=1)"
 
 

@@ -75,7 +75,7 @@ PLATEAU = [1.0, 0.8, 0.7, 0.71, 0.72, 0.73, 0.74, 0.6, 0.61, 0.62, 0.63]
         ("EarlyStopping(patience=9, min_delta=0.01)", 4, ["by more than 0.01", "better is from now on below .69"]),
         ("EarlyStopping(patience=2, start_from_epoch=5)", 3, ["does not watch yet: start_from_epoch=5"]),
         ("ReduceLROnPlateau(patience=2)", 5, ["cuts ×0.1 here", "patience ≥ 3 would not have cut here"]),
-        ("ReduceLROnPlateau(patience=5)", 5, ["waits · wait 2 of 5", "patience = 2 would have cut here"]),
+        ("ReduceLROnPlateau(patience=5)", 5, ["waits · wait 2 of 5", "example patience = 2 or 1 would have cut"]),
         ("ReduceLROnPlateau(patience=2, cooldown=2)", 6, ["cooling down, 1 more epoch"]),
         ("ReduceLROnPlateau(patience=2, cooldown=2)", 5, ["then cools down for 2 epochs"]),
         ("ModelCheckpoint('m-{epoch}.keras', save_best_only=True)", 3, ["saves here: m-3.keras"]),

@@ -71,6 +71,14 @@ class Hangs(keras.callbacks.Callback):
         import time
         time.sleep(600)
 
+class Batches(keras.callbacks.Callback):
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.get_weights()
+
 def note(epoch, logs):
     with open("hook.txt", "a") as file:
         file.write(f"{epoch} {logs['loss']}\\n")
@@ -322,6 +330,20 @@ def test_a_class_of_ones_own_runs_and_what_it_prints_spoils_nothing(
     assert any("with your rights" in warning for warning in result["warnings"])
     # What the user's own code writes is the user's: in their working directory, and it stays.
     assert (folder / "seen.txt").read_text().startswith("0 ['loss', 'val_loss']\n")
+
+
+@needs_keras
+def test_one_batch_an_epoch_and_no_weights_are_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("-c", "own_callbacks:Batches(0.36)", "--engine", "keras", "--learning-rate", "0.1")
+    code, _, err = replayed(capfd, *arguments)
+    assert code == 0, err
+    assert "Batches: without --steps-per-epoch it sees one batch an epoch" in err
+    assert "Batches: model.get_weights() is empty, for a replay has no model" in err
+    _, _, err = replayed(capfd, *arguments, "--steps-per-epoch", "3")
+    assert "one batch an epoch" not in err
+    _, _, err = replayed(capfd, "-c", "LambdaCallback(on_epoch_end='own_callbacks:note')", *arguments[2:])
+    assert "one batch" not in err
+    assert "get_weights" not in err
 
 
 @needs_keras

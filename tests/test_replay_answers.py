@@ -24,6 +24,7 @@ from cbmon.replay.cases import Case
 from cbmon.replay.compare import versions_sentence
 from cbmon.replay.paste import literal, script_lines
 from cbmon.replay.picture import drawn, lane, monitored, picture, rate_cells, rate_table
+from cbmon.replay.replay_page import figure
 from cbmon.replay.report import Page, report
 from cbmon.replay.results import Member, Replay
 from cbmon.run import Attempt
@@ -352,7 +353,57 @@ def test_no_low_learning_rate_lies_on_a_tick_of_zero() -> None:
     replay, _ = asked(log, "ReduceLROnPlateau(patience=1, factor=0.6)")
     text = "\n".join(drawn(picture([replay], 80), colours=False))
     assert "0.000" not in text
-    assert "1e-4" in text
+    rates = text.partition("learning rate")[2]
+    assert " 1e-3 ┤" in rates
+    assert "1e-4" not in rates, "no round value near which no rate is"
+
+
+def test_the_rates_axis_has_actual_rates_and_a_variant_that_changes_none_is_drawn() -> None:
+    log = attempt(val_loss=[1.0] * 7)
+    variants = ("a", "EarlyStopping(patience=9)"), ("b", "ReduceLROnPlateau(patience=3)")
+    replays = [replay_at(log, text, name, 1e-3) for name, text in variants]
+    text = "\n".join(drawn(picture(replays, 80), colours=False))
+    rates = text.partition("learning rate")[2]
+    assert rates.startswith("  ━━ a  ━━ b")
+    assert " 1e-3 ┤" in rates
+    assert " 1e-4 ┤" in rates
+    assert figure(replays).count('class="rate ') == 2
+    flat = drawn(
+        picture([replay_at(attempt(val_loss=FALLING), variants[1][1], "1", 1e-3)], 80), colours=False
+    )
+    assert not any("1e-5" in line for line in flat)
+
+
+def replay_at(recording: Attempt, text: str, variant: str, rate: float) -> Replay:
+    calls = tuple(parse_calls(text, PROFILES["3.15"]))
+    case = Case(recording=recording, calls=calls, profile=PROFILES["3.15"], learning_rate=rate)
+    return replace(case.answer(), variant=variant)
+
+
+def test_a_log_without_epochs_has_no_epochs_yet() -> None:
+    assert lines_of("EarlyStopping(patience=3)", val_loss=[])[1:] == ["  no epochs yet"]
+
+
+def test_nothing_saved_is_not_told_and_the_legend_names_both_curves() -> None:
+    text = "\n".join(lines_of("EarlyStopping(patience=1)", val_loss=[1.0, 2.0]))
+    assert "stops after epoch 2" in text
+    assert "Saves" not in text
+    legend = figure([asked(attempt(loss=FALLING, val_loss=FALLING), "EarlyStopping(patience=3)")[0]])
+    assert "━ val_loss" in legend
+    assert "─ loss" in legend
+
+
+def test_a_table_cuts_names_in_their_middle_and_leaves_columns_out_before() -> None:
+    names = [f"/a/long/folder/of/all/somebody__a-long-name-of-a-project__training-{at}.log" for at in (1, 2)]
+    results = [
+        replace(asked(attempt(val_loss=FALLING), "EarlyStopping(patience=3)")[0], log=name) for name in names
+    ]
+    lines = report(results, PROFILES["3.15"], [], Page(width=60))
+    shown = [line.split()[0] for line in lines[2:4]]
+    assert shown == ["somebody__a-long-na…ect__training-1.log", "somebody__a-long-na…ect__training-2.log"]
+    assert max(map(cells, lines)) <= 60
+    wide = report(results, PROFILES["3.15"], [], Page(width=100, columns=160))
+    assert "project__training-1.log" in wide[2]
 
 
 def test_a_literal_is_python_for_whatever_value() -> None:

@@ -66,7 +66,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("plain", ["-c", "LambdaCallback(on_epoch_end=print)"], "'module:function'"),
     ("plain", ["-c", "LambdaCallback(on_epoch_end='m:f')"], "only --engine keras can run it"),
     ("plain", ["-c", "no_such_module:Mine(x=1)"], "only --engine keras can run it"),
-    ("plain", ["-c", "no_such_module:Mine(1)"], "by name"),
+    ("plain", ["-c", "no_such_module:Mine(1)"], "only --engine keras can run it"),
     ("plain", ["-c", "mine.Mine(x=1)"], "mine:Mine("),
     ("plain", ["-c", "ExponentialDecay(0.1, 10, 0.9)"], "--steps-per-epoch"),
     ("plain", ["-c", "ExponentialDecay(0.1, 0, 0.9)", "--steps-per-epoch", "3"], "`decay_steps` must be > 0"),

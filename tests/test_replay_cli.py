@@ -75,6 +75,25 @@ def test_results_come_by_log_then_attempt_then_variant(
     ]
 
 
+def test_what_many_logs_share_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for at in range(6):
+        (tmp_path / f"{at}.csv").write_text(PLAIN.replace("val_loss", f"val_{at}"))
+    code, _, err = replayed(capsys, tmp_path, "-c", "EarlyStopping(patience=2)")
+    warning = "EarlyStopping: 'val_loss' is not in this log; Keras only warns, so it never stops"
+    assert (code, err) == (0, f"cbmon: 6 logs: {warning}\n")
+    (tmp_path / "5.csv").unlink()
+    _, _, err = replayed(capsys, tmp_path, "-c", "EarlyStopping(patience=2)")
+    assert err.count(warning) == 5
+
+
+def test_no_answer_is_told_in_words_once(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(log), "-c", "EarlyStopping(monitor='val_los')"]) == 2
+    out, err = capsys.readouterr()
+    assert "No answer." in out
+    assert (out + err).count("Keras raises ValueError") == 1
+    assert "this log has loss, val_loss. Did you mean val_loss?" in err
+
+
 def test_attempt_picks_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.csv"
     path.write_text(PLAIN + "0,1.0,1.0\n1,0.9,0.9\n")

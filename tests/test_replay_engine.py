@@ -121,9 +121,11 @@ def test_trap_16_a_metric_that_is_not_there_warns_or_is_refused() -> None:
     assert result.decisions is not None
     assert result.decisions.stopped is None
     assert result.warnings == (
-        "EarlyStopping: 'val_acc' is not in this log; Keras only warns, so it never stops",
+        "EarlyStopping: 'val_acc' is not in this log; Keras only warns, so it never stops; "
+        "this log has loss, val_loss.",
     )
-    assert "give mode='min' or mode='max'" in str(run(FLAT, "EarlyStopping(monitor='foo')").error)
+    refused = str(run(FLAT, "EarlyStopping(monitor='val_los')").error)
+    assert refused.endswith("or mode='max'; this log has loss, val_loss. Did you mean val_loss?")
 
 
 def test_trap_17_a_loss_of_several_outputs() -> None:
@@ -484,11 +486,11 @@ def test_the_table_of_several_is_aligned_and_fits() -> None:
     lines = report(results, PROFILES["3.15"])
     assert lines[:6] == [
         "4 replays · as Keras 3.15 would",
-        "log           variant  stops after  trained      best",
-        "training.log  1        epoch 3       3 of 4  .4000 ★2",
-        "training.log  b        no answer          –         –",
-        "training.log  1        epoch 2       2 of 3    nan ★1",
-        "training.log  b        no answer          –         –",
+        "log           variant  stops after  trained      best  keeps  regret",
+        "training.log  1        epoch 3       3 of 4  .4000 ★2  .5000   .1000",
+        "training.log  b        no answer          –         –      –       –",
+        "training.log  1        epoch 2       2 of 3    nan ★1      –       –",
+        "training.log  b        no answer          –         –      –       –",
     ]
     assert results[1].error is not None
     assert "no learning rate in this log and min_lr=1 needs one" in results[1].error

@@ -89,7 +89,7 @@ def test_a_reduce_lr_counts_waits_and_cooldowns(
 def test_before_the_first_epoch_nothing_is_counted() -> None:
     followed, state = beside("EarlyStopping('nonsense', patience=5)", Attempt())
     assert (followed.trouble, followed.fired, counted(state)) == ("", [], (0, None, None, None))
-    assert strip_lines(Run(), [(followed.call.text, state, followed.trouble, followed.fired)]) == [
+    assert strip_lines(Run(), [(followed.name, state, followed.trouble, followed.fired)]) == [
         "EarlyStopping('nonsense', patience=…: nonsense · wait 0/5"
     ]
 
@@ -147,10 +147,17 @@ def test_a_direction_that_keras_cannot_tell_is_told_with_the_first_epoch() -> No
     followed, state = beside("EarlyStopping(monitor='psnr')", log(1.0, psnr=[30.0]))
     assert "give mode='min' or mode='max'" in followed.trouble
     assert followed.fired == []
-    (line,) = strip_lines(Run(), [(followed.call.text, state, followed.trouble, followed.fired)])
-    assert line.startswith("EarlyStopping(monitor='psnr'): Keras raises ValueError: EarlyStopping callback")
+    (line,) = strip_lines(Run(), [(followed.name, state, followed.trouble, followed.fired)])
+    assert line == "EarlyStopping('psnr'): give mode='min' or mode='max' (Keras raises ValueError)"
     following = beside("EarlyStopping(monitor='psnr')", log(1.0, psnr=[30.0]), "2")[0]
     assert following.trouble == "", "Keras 2 takes it for something to be minimised"
+
+
+def test_the_name_leaves_out_what_is_keras_default_and_others_are_refused_as_such() -> None:
+    followed = shadow('EarlyStopping(monitor="val_loss", patience=50, verbose=0, min_delta=0)')
+    assert followed.name == "EarlyStopping(patience=50)"
+    with pytest.raises(BadCall, match="only EarlyStopping and ReduceLROnPlateau"):
+        shadow("ModelCheckpoint('x')")
 
 
 def test_a_metric_that_is_not_in_the_log_is_told_until_it_is() -> None:

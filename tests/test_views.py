@@ -651,7 +651,7 @@ def test_the_strip_tells_the_running_epoch_the_callbacks_and_those_followed_besi
     assert strip_lines(run, [(call, STATE, "", []), ("Bad()", STATE, refused, [])], NOON) == [
         "epoch 11: step 1,200/5,000 of validation · an epoch takes 60 s · a step 4.2 ms",
         "EarlyStopping loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
-        f"{call}: loss · wait 1/3 · best .5000 ★9 · stops ≈ epoch 12 (12:12)",
+        f"{call}: loss · wait 1/3 · stops ≈ epoch 12 (12:12) · best .5000 ★9",
         "Bad(): Keras raises ValueError: no",
     ]
 

@@ -1840,10 +1840,10 @@ async def test_callbacks_followed_beside_a_run_stand_below_its_chart(logs: Path)
         pilot,
     ):
         lines = "\n".join(panel(app, "strip"))
-        assert "EarlyStopping(patience=2): val_loss · wait 1/2 · best .5000 ★2" in lines
+        assert "EarlyStopping(patience=2): val_loss · wait 1/2 · stops ≈ epoch 4 · best .5000" in lines
         assert "ReduceLROnPlateau(patience=1): " in lines
         append(path, row(3, 0.75))
-        await until(pilot, lambda: "epoch 4" in "\n".join(panel(app, "strip")))
+        await until(pilot, lambda: "stopped after epoch 4" in "\n".join(panel(app, "strip")))
         assert "◇" in rail(app)
         await press(pilot, "[")
         assert "EarlyStopping(patience=2) would act here" in panel(app, "main")[1]

@@ -231,7 +231,7 @@ def test_nothing_is_tried_for_a_process_elsewhere(
     trainer = trainers(record, greeting=hello())
     watched = watching(logs)
     time.sleep(QUIET_S)
-    assert trainer.connections == 0
+    assert trainer.attached == []
     assert watched.wires._thread is None
 
 
