@@ -28,13 +28,11 @@ does not hold, the progress within the epoch, and requests back. Both ends follo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import stat
 import struct
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -252,6 +250,8 @@ def runtime_folders() -> list[Path]:
 
     A trainer takes the first one that it can have (`own_folder`); a watcher looks into all that are safe.
     """
+    import tempfile  # 2 ms, likewise
+
     runtime, uid = os.environ.get("XDG_RUNTIME_DIR", ""), _uid()
     folders = [Path(runtime, "cbmon")] if os.path.isabs(runtime) else []
     if sys.platform == "linux":
@@ -297,6 +297,8 @@ def own_folder() -> Path:
 
 def socket_name(record: str | os.PathLike[str]) -> str:
     """The name of a record's socket: a hash, so neither the path's length nor its signs matter."""
+    import hashlib  # 2 ms, which a start without a live run does not pay
+
     real = os.fsencode(os.path.realpath(record))
     return f"{hashlib.sha256(real).hexdigest()[:32]}.sock"
 

@@ -61,7 +61,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A runtime folder of the test's own, with a short name."""
     with tempfile.TemporaryDirectory(prefix="cb") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setattr(endpoint, "tempfile", SimpleNamespace(gettempdir=lambda: f"{folder}/tmp"))
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: f"{folder}/tmp")
         os.mkdir(f"{folder}/tmp")
         yield Path(folder)
 
