@@ -1,6 +1,7 @@
 # What a developer needs, from a fresh clone with only Python (with venv), make and git.
 #   make demo    train a small model and watch it          make check   format, lint, types, imports, tests
 #   make test    the tests (PYTEST_ARGS='-n 2 -k fold')    make clean   remove everything that these made
+#   make bench   every figure of docs/benchmarks.md, one after the other (25 minutes on a quiet machine)
 # Another interpreter: make PYTHON=python3.12 demo
 
 PYTHON ?= python3
@@ -13,10 +14,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TF_KERAS := tf_keras>=2.21,<2.22
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check pictures clean
+.PHONY: help demo test lint format check pictures bench clean
 
 help:
-	@sed -n '2,4s/^# \{0,3\}//p' Makefile
+	@sed -n '2,5s/^# \{0,3\}//p' Makefile
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/cbmon demo
@@ -38,6 +39,10 @@ check: lint test
 
 pictures: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.pictures
+
+bench: $(VENV)/.dev-installed
+	@for name in monitor_overhead follow chart watch replay_process sweep fuzz; do \
+	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist cbmon.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1631,7 +1631,8 @@ def test_a_folder_that_was_moved_away_tells_nothing_more(tmp_path: Path) -> None
         (tmp_path / "in" / "a").rename(tmp_path / "a")
         assert all_told(told, tmp_path / "in" / "first") == {os.path.realpath(tmp_path / "in") + "/a/"}
         append(tmp_path / "a" / "x.csv", b"x")
-        assert all_told(told, tmp_path / "in" / "second") == set()
+        # Of the first one its closing may be told by itself.
+        assert all_told(told, tmp_path / "in" / "second") <= {os.path.realpath(tmp_path / "in" / "first")}
         assert len(source._folders) == len(source._numbers) == 1
 
 
