@@ -183,7 +183,7 @@ def _trust(ranking: Ranking, advice: Recommendation) -> list[str]:
     if out.of > 1:
         told.append(
             f"chosen without one {out.unit}, the policy would have harmed it in {out.lost} of {out.of} cases "
-            f"(leave one {out.unit} out); roughly, at most {100 * out.bound:.0f} % with 95 % confidence"
+            f"(leave one {out.unit} out); roughly, at most {_percent(out.bound)} with 95 % confidence"
         )
     trust = ""
     if advice.promise is not None:
@@ -191,7 +191,7 @@ def _trust(ranking: Ranking, advice: Recommendation) -> list[str]:
         longer = f" that it could stop (as {these} of {out.of})" if advice.tried < out.of else ""
         trust = (
             f"the next {out.unit}{longer}, if it resembles these, is harmed with a probability of at most "
-            f"{100 * advice.promise:.0f} %"
+            f"{_percent(advice.promise)}"
         )
         if advice.also_chosen:
             trust += f"; a little more, for {' and '.join(advice.also_chosen)} were chosen by them too"

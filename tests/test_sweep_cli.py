@@ -446,3 +446,14 @@ def test_an_amount_larger_than_the_metric_is_doubted(logs: Path, capsys: pytest.
     assert "As a share: 5%" in err
     assert any("As a share: 5%" in warning for warning in document["warnings"])
     assert swept(capsys, logs, "-c", GRID, "--tolerance", "0.05")[2] == ""
+
+
+def test_a_bound_below_one_percent_is_not_told_as_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(300):
+        write(tmp_path / f"{number}.csv", [value + number / 1000 for value in NEEDS_1])
+    _, out, _ = told(capsys, tmp_path, "-c", GRID)
+    words = " ".join(out.split())
+    assert "at most 0.33 %" in words  # one of 301
+    assert "at most 0 %" not in words
