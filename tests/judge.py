@@ -65,12 +65,19 @@ class Judge(pyte.Screen):
 
     @property
     def cells(self) -> list[list[pyte.screens.Char]]:
-        return [[self.buffer[y][x] for x in range(self.columns)] for y in range(self.lines)]
+        """What is seen: the colour and the weight of a letter show on no blank."""
+        return [[_seen(self.buffer[y][x]) for x in range(self.columns)] for y in range(self.lines)]
 
     @property
     def state(self) -> object:
         """All that a later text could show differently."""
         return self.cells, self.cursor.y, self.cursor.x, self.cursor.attrs
+
+
+def _seen(cell: pyte.screens.Char) -> pyte.screens.Char:
+    if cell.data != " " or cell.underscore or cell.strikethrough or cell.reverse:
+        return cell
+    return cell._replace(fg="default", bold=False, italics=False, blink=False)
 
 
 def _known(match: re.Match[str]) -> str:

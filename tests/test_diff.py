@@ -80,6 +80,19 @@ def screen(text: str = "", width: int = 12, height: int = 4) -> FrameDiff:
         ("a 本", at(0, 0, "日本"), "\x1b[H日\x1b[H", "and one that comes"),
         (E_ACUTE, at(0, 0, "e"), "\x1b[He\x1b[H", "what combined is gone"),
         ("eb", at(0, 0, E_ACUTE + "c"), f"\x1b[H{E_ACUTE}\x1b[1;2Hc\x1b[H", "no trust in a column after it"),
+        (red("a b"), at(0, 0, f"{red('a')} {red('b')}"), "", "on a blank no colour of letters is seen"),
+        (
+            "",
+            at(0, 0, "\x1b[4m \x1b[0m"),
+            "\x1b[H\x1b[4m \x1b[m\x1b[H",
+            "a line below it is",
+        ),
+        (
+            "",
+            at(0, 0, f"{red('a')}b{red('c')}d{red('e')}"),
+            "\x1b[1;2Hb\x1b[Cd\x1b[H\x1b[31ma\x1b[Cc\x1b[Ce\x1b[m\x1b[H",
+            "one colour after the other: jumps are shorter than changes of colour",
+        ),
         (
             FAMILY + "x",
             at(0, 0, FAMILY + "y"),

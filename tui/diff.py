@@ -46,6 +46,8 @@ OFF: Final = {
     "21": "24", "51": "54", "52": "54", "53": "55",
 }  # fmt: skip
 """The attributes Rich knows, and what ends each."""
+SEEN_ON_BLANKS: Final = frozenset({"4", "7", "9", "21", "51", "52", "53"})
+"""The attributes that show where there is no letter: lines, and the exchange of the colours."""
 FOREGROUNDS: Final = frozenset(map(str, (*range(30, 38), *range(90, 98))))
 BACKGROUNDS: Final = frozenset(map(str, (*range(40, 48), *range(100, 108))))
 COLOR_NUMBERS: Final = {"5": 1, "2": 3}
@@ -161,7 +163,8 @@ class FrameDiff:
                     raise NotUnderstood  # of one that will never be written
                 texts[other] = None
         texts[x:end] = columns
-        styles[x:end] = [style] * len(columns)
+        bare = _bare(style)
+        styles[x:end] = [bare if text == " " else style for text in columns]
         return end
 
     # --- writing ------------------------------------------------------------------------------------------
@@ -171,20 +174,11 @@ class FrameDiff:
         out = ["\x1b[m"] if self._cursor == NOWHERE else []
         pen, at = PLAIN, NOWHERE
         for y in sorted(rows):
-            texts, styles = rows[y]
-            written = 0
-            for x in _changed(self._rows[y], rows[y]):
-                if x < written or (text := texts[x]) is None:
-                    continue
-                if at != (y, x):
-                    out.append(_way(rows[y], at, y, x, pen))
-                if styles[x] != pen:
-                    out.append(_change(pen, styles[x]))
-                    pen = styles[x]
+            if columns := _changed(self._rows[y], rows[y]):
+                orders = (columns, _by_style(rows[y], columns, pen))
+                ways = [_row_written(rows[y], y, order, at, pen) for order in orders]
+                text, at, pen = min(ways, key=lambda way: len(way[0]))
                 out.append(text)
-                written = x + (2 if texts[x + 1 : x + 2] == [""] else 1)  # its halves only change together
-                # After what combines, terminals disagree about the column; at the edge, about the cursor.
-                at = (y, written) if len(text) == 1 and written < len(texts) else NOWHERE
             self._rows[y] = rows[y]
         if not out and cursor == self._cursor:
             return ""
@@ -201,6 +195,39 @@ def _changed(old: Row, new: Row) -> list[int]:
         return []
     cells = enumerate(zip(*old, *new, strict=True))
     return [x for x, (was, was_style, text, style) in cells if was != text or was_style != style]
+
+
+def _by_style(row: Row, columns: Sequence[int], pen: Style) -> list[int]:
+    """The columns in the order in which the fewest colours change: a change takes more bytes than a jump."""
+    groups: dict[Style, list[int]] = {pen: []}
+    last = pen
+    for x in columns:
+        if row.texts[x] != " " or row.styles[x] != _bare(last):
+            last = row.styles[x]
+        groups.setdefault(last, []).append(x)
+    return [x for group in groups.values() for x in group]
+
+
+def _row_written(
+    row: Row, y: int, columns: Sequence[int], at: tuple[int, int], pen: Style
+) -> tuple[str, tuple[int, int], Style]:
+    """The text that writes columns of a row in this order, where it leaves the cursor, and with which style."""
+    texts, styles = row
+    out: list[str] = []
+    for x in columns:
+        text = texts[x]
+        if not text:  # not known, or the half of a wide one: its halves only change together
+            continue
+        if at != (y, x):
+            out.append(_way(row, at, y, x, pen))
+        if styles[x] != (_bare(pen) if text == " " else pen):
+            out.append(_change(pen, styles[x]))
+            pen = styles[x]
+        out.append(text)
+        written = x + (2 if texts[x + 1 : x + 2] == [""] else 1)
+        # After what combines, terminals disagree about the column; at the edge, about the cursor.
+        at = (y, written) if len(text) == 1 and written < len(texts) else NOWHERE
+    return "".join(out), at, pen
 
 
 def _columns(text: str) -> Sequence[str]:
@@ -252,6 +279,12 @@ def _styled(style: Style, codes: str) -> Style:
 
 
 @lru_cache(maxsize=4096)
+def _bare(style: Style) -> Style:
+    """What of a style shows on a blank."""
+    return style if style.attributes & SEEN_ON_BLANKS else Style(background=style.background)
+
+
+@lru_cache(maxsize=4096)
 def _change(old: Style, new: Style) -> str:
     """The shortest SGR sequence from a style to another one."""
     colors = [code for code in (new.foreground, new.background) if code]
@@ -274,7 +307,10 @@ def _way(row: Row, at: tuple[int, int], y: int, x: int, pen: Style) -> str:
     move = "\x1b[C" if gap == 1 else f"\x1b[{gap}C"
     if gap <= LONGEST_BRIDGE:
         cells = zip(row.texts[at[1] : x], row.styles[at[1] : x], strict=True)
-        between = [text for text, style in cells if text is not None and style == pen]
+        bare = _bare(pen)
+        between = [
+            text for text, style in cells if text is not None and style == (bare if text == " " else pen)
+        ]
         if len(between) == gap and len("".join(between).encode()) <= len(move):
             return "".join(between)
     return move
