@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
-from cbmon.series import Column
+from cbmon.series import Column, Direction
 from cbmon.strokes import Bar, Scale
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ def buffer(y: CurveValues) -> Sequence[float | None]:
 def extremes(y: CurveValues, rows: slice = slice(None), least: float = -inf) -> tuple[float, float] | None:
     """Lowest and highest finite value above `least`; None if there is none."""
     values = buffer(y)
+    if isinstance(y, Column) and rows.indices(len(y)) == (0, len(y), 1):
+        lowest, highest = y.best(Direction.MIN), y.best(Direction.MAX)  # remembered: most drawings ask for all rows
+        if lowest is None or highest is None:
+            return None
+        if y.values[lowest] > least:
+            return y.values[lowest], y.values[highest]
     if _is_doubles(values) and len(range(*rows.indices(len(values)))) >= LARGE:
         return _extremes_by_numpy(values, rows, least)
     part = values[rows]
@@ -126,7 +132,12 @@ def thinned(
         return Thinned(columns, values[before:behind])
     edges = [before, start]
     for column in range(1, across.dots):
-        edges.append(bisect_left(x, column, edges[-1], stop, key=dot))
+        edge = bisect_left(x, across.start + (column - 0.5) / across.per_unit - offset, edges[-1], stop)
+        while edge > edges[-1] and dot(x[edge - 1]) >= column:  # rounding: a row at most
+            edge -= 1
+        while edge < stop and dot(x[edge]) < column:
+            edge += 1
+        edges.append(edge)
     edges += [stop, behind]
     columns = [dot(x[before]), *range(across.dots), dot(x[behind - 1])]
     found = zip(columns, pairwise(edges), strict=True)
