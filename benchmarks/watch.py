@@ -29,6 +29,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyte
+
 ROOT = Path(__file__).resolve().parent.parent
 MEASURE = ROOT.parent / "shared" / "tools" / "pty_measure.py"
 COLUMNS, ROWS = 160, 45
@@ -332,12 +334,45 @@ def epochs(folder: Path, count: int = 60) -> None:
     say("quit", f"{screen.quit():.2f} s", "<= 0.2 s")
 
 
+def live(folder: Path, count: int = 60) -> None:
+    """The same for a run that Monitor records, with its live wire attached."""
+    folder = folder / "wired"
+    folder.mkdir()
+    picture = pyte.Screen(COLUMNS, ROWS)
+    stream, fed = pyte.ByteStream(picture), 0
+    command = [sys.executable, "-m", "benchmarks.one_run", str(folder / "run0.jsonl"), str(count), "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as training:
+        while not list(folder.glob("*.jsonl")):
+            time.sleep(0.01)
+        screen = Screen(*CBMON, str(folder))
+        screen.wait_for("run0")
+
+        def is_shown(data: bytes) -> bool:
+            nonlocal fed
+            stream.feed(bytes(screen.written[fed:]))
+            fed = len(screen.written)
+            return f" {int(epoch) + 1}/" in picture.display[1]
+
+        delays = []
+        for line in training.stdout or ():
+            epoch, moment = line.split()
+            shown = screen.read(is_shown, 2)
+            delays.append((shown or float(moment) + 2) - float(moment))
+        screen.quit()
+    ordered = sorted(delays[5:])
+    say(
+        "an epoch of Monitor's ends, hook to terminal: median, worst",
+        f"{ordered[len(ordered) // 2] * 1000:.1f}, {ordered[-1] * 1000:.1f} ms",
+        "p50 <= 10, p99 <= 30 ms",
+    )
+
+
 def main() -> None:
     """Measure all, or one."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peers", type=Path, help="bin folder of an environment with the peers")
     parser.add_argument("--runs", type=int, default=3, help="runs of each start")
-    parser.add_argument("--only", choices=["starts", "first_chart", "many", "epochs"])
+    parser.add_argument("--only", choices=["starts", "epochs", "live", "first_chart", "many"])
     options = parser.parse_args()
     print(f"cbmon watch at {COLUMNS}x{ROWS}: measured, and the target of DESIGN section 8")
     with tempfile.TemporaryDirectory() as base:
@@ -346,6 +381,8 @@ def main() -> None:
             starts(folder, options.peers, options.runs)
         if options.only in (None, "epochs"):
             epochs(folder)
+        if options.only in (None, "live"):
+            live(folder)
         if options.only in (None, "first_chart"):
             first_chart(folder)
         if options.only in (None, "many"):

@@ -104,7 +104,7 @@ def check_contents(report: Report, wheel: Path) -> None:
         "sample logs": r"cbmon/sample_logs/.+\.(csv|json|jsonl|log)",
         **{
             f"cbmon.{p}": rf"cbmon/{p}/__init__\.py"
-            for p in ("formats", "tui", "callbacks", "replay", "sample_logs")
+            for p in ("cli", "formats", "tui", "callbacks", "replay", "sample_logs")
         },
     }.items():
         report.check(

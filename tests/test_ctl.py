@@ -201,7 +201,7 @@ def test_a_training_that_does_not_answer_in_time_is_124(
 def test_what_says_no_hello_to_ctl_is_no_live_run(
     logs: Path, trainers: Make, monkeypatch: pytest.MonkeyPatch, greeting: bytes | None
 ) -> None:
-    monkeypatch.setattr("cbmon.cli.HELLO_S", 0.2)
+    monkeypatch.setattr("cbmon.cli.ctl.HELLO_S", 0.2)
     trainers(a_record(logs / "run1.jsonl", start()), greeting=greeting)
     assert main(["ctl", "logs", "stop"]) == 3
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cbmon import cli
 from cbmon.chart import MarkKind
 from cbmon.cli import main
+from cbmon.cli.terminal import page_shape
 from cbmon.profiles import PROFILES
 from cbmon.replay import compare
 from cbmon.replay.calls import parse_calls
@@ -130,13 +130,13 @@ def test_colours_are_for_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert cli._page_shape().colours
+    assert page_shape().colours
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert not cli._page_shape().colours
+            assert not page_shape().colours
     monkeypatch.setattr("sys.stdout", io.StringIO())
-    assert not cli._page_shape().colours
+    assert not page_shape().colours
     rows = picture([asked(attempt(val_loss=FALLING), "EarlyStopping(patience=1)")[0]], 60)
     assert "\x1b[" not in "".join(drawn(rows, colours=False))
     assert "\x1b[1;31m■\x1b[0m" in "".join(drawn(rows, colours=True))

@@ -82,7 +82,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("plain", ["-c", "EarlyStopping()", "--learning-rate", "inf"], "a finite number"),
     ("plain", ["-c", "EarlyStopping()", "--learning-rate", "x"], "--learning-rate"),
     ("plain", ["-c", "EarlyStopping()", "--steps-per-epoch", "0"], "--steps-per-epoch"),
-    ("plain", ["-c", "EarlyStopping()", "--attempt", "7"], "no attempt 7"),
+    ("plain", ["-c", "EarlyStopping()", "--attempt", "7"], "no attempt 7 with an epoch"),
     ("plain", ["-c", "EarlyStopping()", "--epochs", "0"], "--epochs"),
     ("plain", ["--variant", "a: EarlyStoping()"], "Did you mean EarlyStopping?"),
     ("plain", ["--variant", ":"], "Write it as in the training script"),

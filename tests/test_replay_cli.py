@@ -101,7 +101,19 @@ def test_attempt_picks_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [(r["attempt"], r["epochs_recorded"]) for r in document["results"]] == [(2, 2)]
     code, document, err = replayed(capsys, path, "-c", "EarlyStopping()", "--attempt", 3)
     assert (code, document["results"]) == (2, [])
-    assert "no attempt 3; it has 2" in err
+    assert "no attempt 3 with an epoch; it has 2" in err
+
+
+def test_a_record_of_attempts_that_all_ended_before_an_epoch_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    start = encode_line(RunStarted(time=1.0, run_id="a"))
+    path.write_bytes(start + start)
+    code, document, err = replayed(capsys, path, "-c", "EarlyStopping()")
+    assert code == 2
+    assert document["results"] == []
+    assert "run.jsonl: no attempt with an epoch; it has 2" in err
 
 
 def test_a_log_without_learning_rate_tells_cuts_relative(
