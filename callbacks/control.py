@@ -198,8 +198,8 @@ class Control:
 
     def _set_rate(self, request: Request, training: Training) -> Answer:
         ask = request.ask
+        _sync(training.model)  # first: until then an optimizer's schedule cannot even be looked at
         optimizers = _optimizers(training.model)
-        _sync(training.model)
         before = [_rate(each) for each in optimizers]
         after = _wanted(ask, before)
         try:

@@ -212,6 +212,11 @@ class Fit:
         if self._look.now is not None:
             self._look.now = ("validation", self._test, 0, self._test_steps, {})
 
+    def begin_test_step(self) -> None:
+        """Before a step of validation; in this thread on every backend."""
+        if self._asked:
+            self._obey(At.VALIDATION)
+
     def end_test_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of validation."""
         now = time.perf_counter()

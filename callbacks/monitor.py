@@ -306,6 +306,14 @@ class Monitor:
         if self._fit:
             self._fit.begin_test()
 
+    def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
+        """Hear what was asked for: the only hook within a validation whose steps end in other threads."""
+        if self._fit is not None:
+            try:
+                self._fit.begin_test_step()
+            except Exception as error:  # noqa: BLE001  # as in _guarded, without its price
+                self._fail(error)
+
     @_guarded
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the step of validation."""
@@ -350,5 +358,5 @@ class Monitor:
         return False
 
     _implements_train_batch_hooks = _implements_test_batch_hooks = _implements_hooks
-    on_batch_begin = on_batch_end = on_test_batch_begin = _ignore
+    on_batch_begin = on_batch_end = _ignore
     on_predict_begin = on_predict_end = on_predict_batch_begin = on_predict_batch_end = _ignore

@@ -114,6 +114,7 @@ def test_a_stop_waits_for_the_end_of_the_epoch(run: Monitor, asker: Any, tmp_pat
     [
         (lambda run: run.on_train_batch_begin(0), "training ends with this batch; epoch 1 is validated"),
         (lambda run: run.on_train_batch_end(0, {}), "training ends with this batch; epoch 1 is validated"),
+        (lambda run: run.on_test_batch_begin(0), "training ends after the validation of epoch 1"),
         (lambda run: run.on_test_batch_end(0, {}), "training ends after the validation of epoch 1"),
         (lambda run: run.on_epoch_end(0, {}), "training ends now, after epoch 1"),
         (lambda run: run.on_epoch_begin(1), "training ends after one batch of epoch 2"),
@@ -450,6 +451,33 @@ def test_on_jax_the_state_is_fetched_first(run: Monitor, save: Any) -> None:
     model_of(run).save = keep
     assert save().done
     assert calls == ["sync", "save"]
+
+
+class Schedule:
+    """What keeps the rate of an optimizer of Keras on JAX: nothing of it can be read while the state is away."""
+
+    is_away = True
+
+    @property
+    def learning_rate(self) -> float:
+        if self.is_away:
+            raise TypeError("'NoneType' object is not callable")
+        return 0.5
+
+    def _learning_rate(self) -> float:
+        return 0.5
+
+
+def test_on_jax_a_rate_is_looked_at_after_the_state_was_fetched(
+    run: Monitor, asker: Any, tmp_path: Path
+) -> None:
+    optimizer = model_of(run).optimizer = Schedule()
+    model_of(run).jax_state_sync = lambda: setattr(optimizer, "is_away", False)
+    who = asker(tmp_path / "run.jsonl")
+    who.ask("lr", value=0.25)
+    settle(run)
+    step(run, 0)
+    assert who.answer().words.startswith("the optimizer's learning rate comes from method at every step")
 
 
 # Real fits.
