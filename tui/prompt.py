@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.dom import NoScreen
 from textual.message import Message
 from textual.widgets import Input
 
@@ -25,6 +27,11 @@ class FilterPrompt(Input):
         super().__init__(text, placeholder="words in name, state or metric; !word for not", compact=True)
         self.cursor_blink = False
         self._is_given_up = False
+
+    def on_unmount(self) -> None:
+        """Let go: the screen would keep it for good, by the signal that Textual's Input subscribes to."""
+        with suppress(NoScreen):
+            self.screen.text_selection_started_signal.unsubscribe(self)
 
     def validate_value(self, value: str) -> str:
         """What is pasted may hold controls, which no strip may carry."""

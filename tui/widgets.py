@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual._styles_cache import StylesCache
 from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -19,6 +21,23 @@ from cbmon.units import printable
 
 Draw = Callable[[int, int], Sequence[Row]]
 """Width and height in, rows out."""
+COLORS_KEPT = 256
+"""Pairs of backgrounds; a theme has some ten."""
+
+
+def _forget_closed_widgets() -> None:
+    """Have Textual remember colours by colours alone.
+
+    Its 8.2 has an `lru_cache` on a method of the object that keeps a widget's drawn lines, so that 1,024 of these
+    stay, some 200 KB for each page that was opened and closed (its issue 6665).
+    """
+    colors = vars(StylesCache).get("get_inner_outer")
+    if colors is not None and hasattr(colors, "cache_info"):  # else it is mended there
+        alone = lru_cache(COLORS_KEPT)(partial(colors.__wrapped__, StylesCache))  # it looks at no object
+        StylesCache.get_inner_outer = staticmethod(alone)  # type: ignore[assignment, method-assign]
+
+
+_forget_closed_widgets()
 
 
 def broken(error: Exception) -> str:
