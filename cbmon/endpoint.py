@@ -63,6 +63,9 @@ LIVE_PREFIX = "live-"
 _LOGIN_FOLDERS = "/run/user"
 """Where $XDG_RUNTIME_DIR points to: a job that was queued may not have it set, who logs in to watch it has."""
 
+_COMMON = "/tmp"
+"""Before $TMPDIR, which clusters set for each job: who logs in to watch it has another one."""
+
 _NAME_BYTES = 37
 """Of a socket's name in a runtime folder."""
 
@@ -72,6 +75,10 @@ _STATE, _START = 0, 19
 
 class NoWire(CbmonError):
     """There is no live wire, or it must not be used; the text says why."""
+
+
+class NoAnswer(NoWire):
+    """Somebody listens and says nothing: a process that stands still, or one with too many at its door."""
 
 
 class _Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="frame"):
@@ -248,16 +255,28 @@ def _uid() -> int:
 def runtime_folders() -> list[Path]:
     """The folders a socket may be in, the preferred one first: trainer and watcher may not share an environment.
 
-    A trainer takes the first one that it can have (`own_folder`); a watcher looks into all that are safe.
+    A trainer takes the first one that it can have (`own_folder`); a watcher looks into all that are safe. Nothing
+    is imported for it (`tempfile`): a thread of the trainer asks, and its process may be forked at any moment.
     """
-    import tempfile  # 2 ms, likewise
-
-    runtime, uid = os.environ.get("XDG_RUNTIME_DIR", ""), _uid()
-    folders = [Path(runtime, "cbmon")] if os.path.isabs(runtime) else []
+    runtime, temporary, uid = os.environ.get("XDG_RUNTIME_DIR", ""), os.environ.get("TMPDIR", ""), _uid()
+    folders = [Path(runtime, "cbmon")] if _is_own_runtime(runtime) else []
     if sys.platform == "linux":
         folders.append(Path(_LOGIN_FOLDERS, str(uid), "cbmon"))
-    folders += [Path(tempfile.gettempdir(), f"cbmon-{uid}"), Path(f"/tmp/cbmon-{uid}")]
+    folders += [Path(base, f"cbmon-{uid}") for base in (_COMMON, temporary) if os.path.isabs(base)]
     return list(dict.fromkeys(folders))
+
+
+def _is_own_runtime(folder: str) -> bool:
+    """Whether $XDG_RUNTIME_DIR is this user's, as it has to be: after `su` and `sudo -E` it is somebody else's.
+
+    Root can write there, and its folder would keep the owner out.
+    """
+    try:
+        facts = os.lstat(folder)
+    except (OSError, ValueError):
+        return False
+    is_closed = stat.S_ISDIR(facts.st_mode) and not facts.st_mode & 0o022
+    return os.path.isabs(folder) and is_closed and facts.st_uid == _uid()
 
 
 def why_unsafe(folder: Path) -> str:
@@ -321,7 +340,8 @@ def connect(path: str | os.PathLike[str], *, timeout_s: float | None = None) -> 
     `timeout_s` is for connecting, and stays set on the socket; None waits for ever.
 
     Raises:
-        NoWire: nobody listens there, or it is not the user's own.
+        NoAnswer: somebody listens there and lets nobody in.
+        NoWire: nobody does, or it is not the user's own.
     """
     reason = why_foreign(path)
     if reason:
@@ -332,6 +352,9 @@ def connect(path: str | os.PathLike[str], *, timeout_s: float | None = None) -> 
         wire.connect(os.fspath(path))
         if peer_uid(wire) != _uid():
             raise NoWire(f"{os.fspath(path)}: somebody else listens there")
+    except (TimeoutError, BlockingIOError) as error:
+        wire.close()
+        raise NoAnswer(f"{os.fspath(path)}: it lets nobody in") from error
     except OSError as error:
         wire.close()
         raise NoWire(f"{os.fspath(path)}: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ Every function gives rows of exactly `width` columns, from view values and a siz
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -136,7 +137,8 @@ def runs(
 ) -> tuple[Row, ...]:
     """One line a run, scrolled so that the cursor is in view; at most `height` rows.
 
-    Where room is short the word "done" goes first, then the times, then the metrics; the state goes last.
+    Where room is short the word "done" goes first, then the times, then the metrics' names and the metrics; the
+    state goes last.
     """
     indices = visible(len(views), height, cursor)
     first, shown = indices.start, views[indices.start : indices.stop]
@@ -163,7 +165,10 @@ def runs(
     middle = width - fixed - name_width
     if middle < words and times:
         middle, times = middle + 2 + cells(times[0]), []
-    if middle < MIDDLE_MIN and metrics:
+    least = min(words, MIDDLE_MIN)
+    if middle < least and metrics and (values := _metrics(shown, 0)):
+        middle, metrics = middle + cells(metrics[0]) - cells(values[0]), values
+    if middle < least and metrics:
         middle, metrics = middle + 2 + cells(metrics[0]) + bool(best), []
     middle = max(0, min(middle, MIDDLE_MAX))
     rows = []
@@ -174,7 +179,7 @@ def runs(
             ("▸" if at else " ", Role.CURSOR),
             *([(marks[index], mark_role(view.mark))] if marks else []),
             (view.glyph + " ", role),
-            (_fit_name(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
+            (fit_name(view.name, name_width) + "  ", Role.CURSOR if at else Role.TEXT),
         ]
         if epochs:
             spans.append((epochs[index] + "  ", Role.TEXT))
@@ -235,7 +240,7 @@ def summary(
         if marks:
             mark = marks[line - 1] if view else " "
             spans.append((f"{mark} ", mark_role(view.mark if view else None)))
-        spans.append((_fit_name(columns[0][line].rstrip(), name_width) + "  ", Role.CURSOR if at else role))
+        spans.append((fit_name(columns[0][line].rstrip(), name_width) + "  ", Role.CURSOR if at else role))
         spans.append((fit(columns[1][line].rstrip(), state_width), state))
         for number, column in enumerate(columns[2:]):
             is_best = view is not None and number == 1 and index in best
@@ -288,7 +293,9 @@ def _state_role(view: RunView, now: float | None) -> Role:
         and now - view.since > OLD_S
     ):
         return Role.DIM
-    return Role.NEEDS if view.needs_you or view.status is None else _STATE_ROLES[view.status]
+    if view.needs_you or view.status is None:
+        return Role.NEEDS
+    return Role.LOOK if view.is_stuck else _STATE_ROLES[view.status]
 
 
 def visible(count: int, height: int, cursor: int | None) -> range:
@@ -441,7 +448,8 @@ def _title_row(view: ChartView, name: str, width: int, log: bool, epoch: int | N
     room = max(0, width - sum(cells(text) for text, _ in legend))
     if min(cells(name), NAME_MIN) + 1 + cells(metric + rate) <= room:
         metric += rate
-    shown = fit(f" {name}", max(0, min(cells(name) + 1, room - cells(metric) - 1))) if name else ""
+    columns = max(0, min(cells(name), room - cells(metric) - 2))
+    shown = f" {fit_name(name, columns)}" if columns else ""
     return clip(
         [(fit(shown + (metric if shown.strip() else " " + metric[2:]), room), Role.TITLE), *legend],
         width,
@@ -483,8 +491,20 @@ def _legend(view: ChartView, width: int, title: int, epoch: int | None, ascii: b
 
 
 def strip_rows(lines: Sequence[str], width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
-    """Where the callbacks stand, one a row."""
-    return tuple(clip([(f" {line}", Role.LABEL)], width, ascii) for line in lines[:height])
+    """Where the callbacks stand, one a row; what has no room is left out from its end, item by item."""
+    return tuple(
+        clip([(f" {_whole_items(line, width - 1)}", Role.LABEL)], width, ascii) for line in lines[:height]
+    )
+
+
+def _whole_items(line: str, width: int) -> str:
+    """The first items of a line that have room, none of them cut but the only one."""
+    kept = ""
+    for item in re.split("(?= · | ★)", line):
+        if kept and cells(kept + item) > width:
+            break
+        kept += item
+    return kept
 
 
 def alerts_page(
@@ -545,10 +565,29 @@ def facts(view: FactsView, width: int, height: int, *, ascii: bool = False) -> t
         rows = [*rows[: room - 1], clip([(more, Role.DIM)], width, ascii)]
     if info and rows:
         rows.append(clip([], width))
-    label_width = max([11, *(cells(label) + 1 for label, _ in info)])
+    label_width = min(max([11, *(cells(label) + 1 for label, _ in info)]), 20)
+    free = height - len(rows) - len(info)
     for label, value in info:
-        rows.append(clip([(fit(label, min(label_width, 20)), Role.DIM), (value, Role.TEXT)], width, ascii))
+        lines = _wrapped(value, width - label_width, 1 + max(0, free))
+        free -= len(lines) - 1
+        for number, line in enumerate(lines):
+            name = fit("" if number else label, label_width)
+            rows.append(clip([(name, Role.DIM), (line, Role.TEXT)], width, ascii))
     return tuple(rows[:height])
+
+
+def _wrapped(text: str, width: int, most: int) -> list[str]:
+    """Text in lines of so many columns, cut between its parts where it has any; the last of `most` has the rest."""
+    lines: list[str] = []
+    while len(lines) < most - 1 and 0 < width < cells(text):
+        taken = next(at for at in range(len(text) + 1) if cells(text[: at + 1]) > width)
+        ends = (text.rfind(" · ", 1, taken + 3), text.rfind(" ", 1, taken + 1), text.rfind("/", 1, taken) + 1)
+        taken = next((end for end in ends if end > 0), taken)
+        if not taken:
+            break
+        lines.append(text[:taken].rstrip())
+        text = text[taken:].lstrip()
+    return [*lines, text]
 
 
 def rule(width: int, *, ascii: bool = False) -> Row:
@@ -556,14 +595,28 @@ def rule(width: int, *, ascii: bool = False) -> Row:
     return clip([("─" * width, Role.AXIS)], width, ascii)
 
 
-def empty_rows(title: str, width: int, height: int, *, ascii: bool = False) -> tuple[Row, ...]:
-    """What an empty folder shows: the lines to add to the training script."""
+def empty_rows(
+    title: str, width: int, height: int, *, remote: Sequence[str] = (), ascii: bool = False
+) -> tuple[Row, ...]:
+    """What an empty folder shows: the lines to add to the training script.
+
+    `remote` is the call of RemoteMonitor that sends to us, in lines; empty where nobody listens.
+    """
     is_live = title.startswith("unix://")
     what = "live runs" if is_live else "training logs"
     lines = [
         (f"No {what} here yet: they will appear by themselves.", Role.TITLE),
         ("", Role.TEXT),
-        ("In the training script:", Role.DIM),
+    ]
+    if remote:
+        lines += [
+            ("Listening. In the training script, with a NAME of its own:", Role.DIM),
+            (f"    keras.callbacks.{remote[0]}", Role.TEXT),
+            *((f"    {line}", Role.TEXT) for line in remote[1:]),
+            ("", Role.TEXT),
+        ]
+    lines += [
+        ("Or, where this folder can be written:" if remote else "In the training script:", Role.DIM),
         ("    from cbmon.callbacks import Monitor", Role.TEXT),
         (f"    model.fit(..., callbacks=[Monitor({title!r})])", Role.TEXT),
     ]
@@ -653,7 +706,10 @@ def _metrics(views: Sequence[RunView], name_max: int) -> list[str]:
     ]
     epochs = ["" if view.best_epoch is None else f" ★{view.best_epoch}" for view in views]
     columns = (_column(names), _column([f" {value}" for value in values], right=True), _column(epochs))
-    return ["".join(parts) for parts in zip(*filter(None, columns), strict=True)] if any(names) else []
+    if not any(view.metric for view in views):
+        return []
+    texts = ["".join(parts) for parts in zip(*filter(None, columns), strict=True)]
+    return texts if any(names) else [text.removeprefix(" ") for text in texts]
 
 
 def _time(view: RunView, now: float | None, done: str) -> str:
@@ -663,7 +719,7 @@ def _time(view: RunView, now: float | None, done: str) -> str:
     return "" if view.since is None else clock(view.since, now)
 
 
-def _fit_name(name: str, width: int) -> str:
+def fit_name(name: str, width: int) -> str:
     """A name cut in its middle: names of one experiment differ at the end."""
     if cells(name) <= width:
         return fit(name, width)
@@ -677,7 +733,8 @@ def _fit_name(name: str, width: int) -> str:
 
 
 def _has_bar(view: RunView) -> bool:
-    return view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you and bool(view.planned)
+    goes_on = view.status in (Status.RUNNING, Status.GROWING) and not view.needs_you
+    return goes_on and not view.says and bool(view.planned)
 
 
 def _middle(view: RunView, width: int, role: Role) -> list[Span]:

@@ -38,6 +38,30 @@ QUIET_FACTOR = 4.0
 """Silence of four times the slowest of the latest epochs is not one more slow epoch: validation every few epochs
 makes them two to three times as long."""
 
+STALL_FACTOR = 4.0
+"""A mean step of four times the present one, an epoch of four times the other: it stood still in between, which is
+no part of the pace."""
+
+IDLE_LEAST_S = 3.0
+"""A look into an epoch that is older says so, and forecasts nothing: the live wire tells of steps a few times a
+second, and a pause of the collector or of a busy disk is over by then."""
+IDLE_STEPS = 20.0
+"""Unless steps are slow: a batch of long sequences, or of a shape that has to be compiled, takes ten times one."""
+IDLE_FILE_S = 60.0
+"""A file tells of a step every 10 s, and a network file system may hold a change back for as long as this."""
+IDLE_EDGE_S = 60.0
+"""The first two steps of an epoch or a validation fill buffers and start workers, and its pace is not known yet;
+after the last one callbacks save and evaluate."""
+
+STUCK_LEAST_S = 30.0
+"""Nobody is called for less."""
+STUCK_EPOCHS = 10.0
+"""Ten of its slowest latest epochs without a step, in the middle of one. Those hold all that it does each epoch."""
+STUCK_MOST_S = 600.0
+"""Ten minutes without a step are no pause however long the epochs: the largest models are saved in less ..."""
+STUCK_STEPS = 100.0
+"""... unless steps take minutes themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -79,6 +103,42 @@ def early_and_late(attempt: Attempt) -> tuple[float, float] | None:
     return (median(early), median(late)) if len(late) >= SLOWER_EPOCHS else None
 
 
+def idle_since(run: Run) -> float | None:
+    """When the running epoch's last step was, if that is too long ago for one; None while it goes on as it did.
+
+    None too where nothing is known of the running epoch, and before the first step of a fit, which compiles.
+    """
+    progress, now = run.progress, run.seen.time if run.seen else None
+    if progress is None or progress.time is None or now is None or now - progress.time <= IDLE_LEAST_S:
+        return None
+    if not progress.step and _is_new(run.current, progress):
+        return None
+    least = IDLE_FILE_S if progress.begun is None else IDLE_LEAST_S
+    if progress.step < 2 or is_last_step(progress):
+        least = max(least, IDLE_EDGE_S)
+    limit = max(least, IDLE_STEPS * (_step_seconds(run.current, progress) or 0.0))
+    return progress.time if now - progress.time > limit else None
+
+
+def is_last_step(progress: Progress) -> bool:
+    """Whether all steps of this part of the epoch are done: what comes now is no step."""
+    return progress.steps is not None and progress.step >= progress.steps
+
+
+def _is_new(attempt: Attempt, progress: Progress) -> bool:
+    """Whether this fit does so for the first time: XLA may take any time over its first step, and its last."""
+    if progress.phase == "validation":
+        return "validation" not in attempt.seconds
+    return not attempt.epochs
+
+
+def _step_seconds(attempt: Attempt, progress: Progress) -> float | None:
+    """What a step takes, by what is known of the running epoch, else of those before."""
+    column = attempt.seconds.get("step")
+    known = progress.step_seconds or (column.last() if column else None)
+    return known if known is not None and 0.0 < known < math.inf else None
+
+
 def quiet_after(attempt: Attempt) -> float:
     """Seconds of silence after which a run is quiet: by its heartbeat, else by its own pace, else by the clock."""
     if attempt.started:
@@ -87,10 +147,25 @@ def quiet_after(attempt: Attempt) -> float:
     return QUIET_LOG_S if slowest is None else max(QUIET_LEAST_S, QUIET_FACTOR * slowest)
 
 
-def stuck_after(attempt: Attempt) -> float | None:
-    """Seconds without a step or an epoch after which a run that still has a heartbeat is stuck; None if unknown."""
-    slowest = slowest_seconds(attempt) if attempt.started else None
-    return None if slowest is None else max(QUIET_RECORD_S, QUIET_FACTOR * slowest)
+def stuck_after(run: Run) -> float | None:
+    """Seconds without a step or an epoch after which a run that still has a heartbeat is stuck; None if unknown.
+
+    In the middle of an epoch only the loop of steps has the word, and a run is as soon stuck as it is fast. Between
+    epochs, and after the last step of one, callbacks may save or evaluate for minutes.
+    """
+    attempt, progress = run.current, run.progress
+    if not attempt.started:
+        return None
+    slowest = slowest_seconds(attempt)
+    pause = None if slowest is None else max(QUIET_RECORD_S, QUIET_FACTOR * slowest)
+    if progress is None or progress.begun is None:
+        return pause
+    most = max(STUCK_MOST_S, STUCK_STEPS * (_step_seconds(attempt, progress) or 0.0))
+    if _is_new(attempt, progress):
+        return None if pause is None and not progress.step else max(most, pause or 0.0)
+    if progress.steps is None or is_last_step(progress) or slowest is None:
+        return pause
+    return max(STUCK_LEAST_S, min(most, STUCK_EPOCHS * slowest))
 
 
 def last_work(run: Run) -> float | None:
@@ -142,6 +217,8 @@ def _ends_at(run: Run, epoch: int) -> float | None:
     """When a 0-based epoch will have ended; the last one's end if that is later."""
     attempt = run.current
     last = attempt.epochs[-1] if attempt.epochs else -1
+    if epoch > last and idle_since(run) is not None:
+        return None
     ended = _end(attempt)
     pace = epoch_seconds(attempt)
     running = run.progress if run.progress and run.progress.epoch > last else None
@@ -160,8 +237,9 @@ def _ends_at(run: Run, epoch: int) -> float | None:
     now = run.seen.time if run.seen else None
     if found is None or not math.isfinite(found) or (now is not None and now > found):
         return None
-    if epoch > first and ends is not None and now is not None and now > ends:
-        found += now - ends  # the running epoch is late
+    late = now - ends if epoch > last and ends is not None and now is not None else 0.0
+    if late > 0.0 and late > (slowest_seconds(attempt) or pace or 0.0):
+        return None  # the running epoch is later than any of the latest: nobody knows, and nothing slides
     return found
 
 
@@ -169,7 +247,14 @@ def _running_ends(attempt: Attempt, progress: Progress) -> float | None:
     """When the running epoch will end, by what it told last; None if it did not tell enough."""
     if progress.time is None or not progress.steps or not progress.step_seconds:
         return None
-    left = max(0, progress.steps - progress.step) * progress.step_seconds
+    each, speed = progress.step_seconds, progress.steps_per_second or 0.0
+    column = attempt.seconds.get("step")
+    before = (column.last() if column else None) or 0.0
+    if 0.0 < speed < math.inf and each * speed > STALL_FACTOR:
+        each = 1.0 / speed
+    elif not speed and before and each > STALL_FACTOR * before:
+        return None
+    left = max(0, progress.steps - progress.step) * each
     if progress.phase == "train" and (validation := attempt.seconds.get("validation")):
         rows = len(attempt.epochs)
         left += _median(list(_positive(validation, max(0, rows - PACE_EPOCHS), rows))) or 0.0
@@ -227,4 +312,9 @@ def _positive(column: Column, start: int, stop: int) -> Iterator[float]:
 
 
 def _median(values: list[float]) -> float | None:
-    return median(values) if values else None
+    """The median; of two in the middle that are far apart the lower one: an epoch that stood still is no pace."""
+    if not values:
+        return None
+    values = sorted(values)
+    low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+    return low if high > STALL_FACTOR * low > 0.0 else (low + high) / 2

@@ -9,12 +9,21 @@ from dataclasses import dataclass, field
 from cbmon.axes import Limits
 from cbmon.axes import x_limits as axis_limits
 from cbmon.chart import Curve, Mark, MarkKind
-from cbmon.rules import alerts, controls, headline_metric, is_schedule, rate_changes, saved
+from cbmon.rules import (
+    alerts,
+    control_words,
+    controls,
+    headline_metric,
+    is_schedule,
+    present_rate,
+    saved,
+    unasked_changes,
+)
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, base_name, direction, is_validation
 from cbmon.thin import CurveValues, extremes
 from cbmon.units import display_epoch, plural, printable, short, short_lr
-from cbmon.views import RunView, control_words, metric_groups
+from cbmon.views import RunView, metric_groups
 
 DECADES = 1e5
 """Ratio of the largest to the smallest value from which a chart begins with a logarithmic axis."""
@@ -91,7 +100,7 @@ def chart_view(
         marks=tuple(marks),
         notes=_notes(run, now, fired or {}),
         rates=Curve(label="lr", x=attempt.epochs, x_offset=1, y=rate, steps=True) if rate else None,
-        rate=rate.last() if rate else None,
+        rate=present_rate(run),
         first=display_epoch(min((each[0] for each in epochs), default=0)),
         last=display_epoch(max((each[-1] for each in epochs), default=0)),
         planned=_planned(run, planned),
@@ -277,7 +286,7 @@ def _notes(run: Run, names: Sequence[str], fired: Mapping[str, Sequence[int]]) -
         text = f"{plural(checkpoints.untold, 'earlier checkpoint')} not marked"
         found[display_epoch(checkpoints.latest[0].epoch)].append(text)
     for control in controls(run.current):
-        if control.epoch is not None:
+        if control.epoch is not None and control.command == "save":  # the others are alerts
             found.setdefault(display_epoch(control.epoch), []).append(control_words(control))
     if judged := _best(run.current, names):
         row, name = judged
@@ -307,7 +316,7 @@ _CONTROL_MARKS = {"lr": MarkKind.LR, "stop": MarkKind.STOP, "stop_now": MarkKind
 def _marks(attempt: Attempt, names: Sequence[str]) -> Iterable[Mark]:
     """What the event rail shows of an attempt, for the metrics drawn."""
     epochs = attempt.epochs
-    changes = rate_changes(attempt)
+    changes = unasked_changes(attempt)
     for row, _, _ in () if is_schedule(attempt, changes) else changes:
         yield Mark(display_epoch(epochs[row]), MarkKind.LR)
     for note in saved(attempt).latest:

@@ -7,6 +7,7 @@ kind. One record a path of the address, appended to and never truncated. Clocks 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ipaddress
@@ -45,7 +46,9 @@ SLUG_MAX = 60
 HASH_BYTES = 4
 """Of the path, in the name: `run/7` and `run-7` are two runs, on a disk that takes `Run` for `run` too."""
 QUEUE_MAX = 10_000
-"""Epochs that wait for the disk: an hour of three a second, a few MiB."""
+"""Epochs that wait for the disk: an hour of three a second, some 10 MiB."""
+QUEUE_BYTES_MAX = 64 << 20
+"""Bytes of them: what 10,000 epochs of a hundred metrics have. As large as a request may be, they would be GiBs."""
 RETRY_S = 2.0
 """How long a disk that refuses is left in peace."""
 CLOSE_S = 5.0
@@ -58,6 +61,23 @@ BURST = 2.0
 """Seconds of the rate that may come at once."""
 RECORD_START = b'{"event":'
 """How a record begins; what begins otherwise is somebody's data."""
+OF_ONE_FILE = frozenset(
+    {
+        errno.EISDIR,  # a folder of that name
+        errno.ELOOP,  # a link: none is followed
+        errno.EACCES,  # somebody else's, or read-only
+        errno.EPERM,  # made unchangeable
+        errno.ENXIO,  # a socket; elsewhere than on Linux the next one
+        errno.EOPNOTSUPP,
+        errno.ENAMETOOLONG,  # encrypting file systems take less than others
+        errno.EFBIG,  # as long as this file system, or `ulimit -f`, lets one be
+        errno.ETXTBSY,  # a program that runs
+    }
+)
+"""What keeps one file from being written, and no waiting mends.
+
+All else is the disk's or the folder's and may pass: full, away, read-only after a fault, no folder (ENOTDIR).
+"""
 
 Say: TypeAlias = Callable[[str], None]
 
@@ -172,11 +192,14 @@ def record_name(path: str) -> str:
 
 
 class NoRecord(Exception):
-    """A file that has a record's name and is none."""
+    """A file that has a record's name and is none, or cannot be written: why, in words."""
 
 
 class Writer:
-    """Appends lines to records in a thread of its own: a disk that is slow or full makes no trainer wait."""
+    """Appends lines to records in a thread of its own: a disk that is slow or full makes no trainer wait.
+
+    A disk that refuses is asked again, and all wait for it; one file that refuses is given up, and no other waits.
+    """
 
     def __init__(self, say: Say, retry_s: float = RETRY_S) -> None:
         self._say = say
@@ -185,10 +208,12 @@ class Writer:
         self._closing = Flag()
         self._half: Path | None = None
         """The record whose last line is not whole because the disk refused the rest of it."""
-        self.foreign: set[Path] = set()
-        """Files that are no records and are left alone."""
+        self._bytes_put = self._bytes_done = 0
+        """Each is counted by one thread, so neither waits for the other."""
+        self.foreign: dict[Path, str] = {}
+        """Files that are no records, or can be none, and why; they are left alone."""
         self.lost = 0
-        """Lines that the disk refused until the end."""
+        """Lines that were taken in and could not be written."""
         self._thread = Thread(target=self._run, name="cbmon-receiver-writer", daemon=True)
 
     def start(self) -> None:
@@ -196,11 +221,14 @@ class Writer:
         self._thread.start()
 
     def put(self, path: Path, line: bytes) -> bool:
-        """Have a line written; False if too many wait already."""
+        """Have a line written; False if too many wait already. For one thread."""
+        if self._bytes_put - self._bytes_done + len(line) > QUEUE_BYTES_MAX:
+            return False
         try:
             self._lines.put_nowait((path, line))
         except queue.Full:
             return False
+        self._bytes_put += len(line)
         return True
 
     def close(self) -> None:
@@ -214,11 +242,17 @@ class Writer:
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
-            try:
-                self._write(*item)
-            except NoRecord:
-                self.foreign.add(item[0])
-                self._say(f"{item[0]}: this file is no record of cbmon, nothing is appended to it")
+            path, line = item
+            if path in self.foreign:  # it waited when that was found out
+                self.lost += 1
+            else:
+                try:
+                    self._write(path, line)
+                except NoRecord as error:
+                    self.lost += 1
+                    self.foreign[path] = str(error)
+                    self._say(f"{path}: {error}; this run is not recorded")
+            self._bytes_done += len(line)
 
     def _next(self) -> tuple[Path, bytes] | None:
         try:
@@ -233,6 +267,10 @@ class Writer:
             try:
                 line = self._append(path, line)
             except OSError as error:
+                if error.errno in OF_ONE_FILE and os.access(path.parent, os.X_OK):  # else it is the folder
+                    is_link = error.errno == errno.ELOOP
+                    words = "this is a link, and none is followed" if is_link else error.strerror
+                    raise NoRecord(words or str(error)) from None
                 if self._closing.is_set():
                     self.lost += 1
                     return
@@ -250,10 +288,10 @@ class Writer:
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise NoRecord
+                raise NoRecord("this is no file")
             if status.st_size and self._half != path:
                 if os.pread(handle, len(RECORD_START), 0) != RECORD_START:
-                    raise NoRecord
+                    raise NoRecord("this file is no record of cbmon, nothing is appended to it")
                 if os.pread(handle, 1, status.st_size - 1) != b"\n":  # of a writer that was killed
                     line = b"\n" + line
             written = os.write(handle, line)
@@ -278,6 +316,7 @@ class Receiver:
         now: Callable[[], float],
         monotonic: Callable[[], float],
         caps: Caps | None = None,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         """Take where the records go.
 
@@ -288,12 +327,14 @@ class Receiver:
             now: the time of day.
             monotonic: the clock by which requests a second are counted.
             caps: how much is taken.
+            began: called when the first epoch was taken in, from any thread.
         """
         self.caps = caps or Caps()
         self.writer = Writer(say)
         self._folder = folder
         self._token = None if token is None else token.encode("utf-8", "surrogateescape")
         self._say = say
+        self._began = began
         self._now, self._monotonic = now, monotonic
         self._runs: set[str] = set()
         """Names of the records written."""
@@ -349,11 +390,16 @@ class Receiver:
                 "507 Insufficient Storage", f"{self.caps.written:,} bytes are written: start cbmon anew"
             )
         if path in self.writer.foreign:
-            raise Refusal("409 Conflict", f"{path.name} is no record of cbmon")
+            raise Refusal("409 Conflict", f"{path.name}: {self.writer.foreign[path]}")
         if not self.writer.put(path, line):
-            raise Refusal("503 Service Unavailable", f"{QUEUE_MAX:,} epochs wait for the disk")
+            raise Refusal(
+                "503 Service Unavailable",
+                f"{QUEUE_MAX:,} epochs, or {QUEUE_BYTES_MAX >> 20} MiB of them, wait for the disk",
+            )
         self._bytes += len(line)
         self.taken += 1
+        if self.taken == 1:
+            self._began()
         self._runs.add(path.name)
 
     def _admit(self, environ: Mapping[str, Any]) -> None:
@@ -443,6 +489,21 @@ def bind(text: str, *, has_token: bool) -> socket.socket:
         raise BadCall(f"{text}: cannot listen there, {words[:1].casefold()}{words[1:]}") from None
 
 
+def script_lines(url: str, *, has_token: bool) -> list[str]:
+    """What a training script needs so that its epochs come to an address; the token itself stands nowhere."""
+    root = f"RemoteMonitor(root={url!r},"
+    if has_token:
+        return [root, "    path='/NAME', headers={'X-Token': os.environ['CBMON_TOKEN']})"]
+    return [f"{root} path='/NAME')"]
+
+
+def _reached_at(host: str) -> str:
+    """What others call a host on which we listen: any address of this machine goes by the machine's name."""
+    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
 class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
     """What waitress refuses by itself: too large, no HTTP. Said as our own refusals are."""
 
@@ -477,7 +538,8 @@ class Listening:
         # waitress warns through logging, which ends on stderr: a screen is drawn there.
         logging.getLogger("waitress").addHandler(logging.NullHandler())
         host, port = bound.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url = f"http://{_reached_at(host)}:{port}"
+        """Where trainers reach it."""
         self._receiver = receiver
         self._sockets: dict[int, Any] = {}
         self._server = create_server(

@@ -11,14 +11,14 @@ import re
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 
-from cbmon.events import CheckpointSaved, ControlApplied, NonFinite
+from cbmon.events import CheckpointSaved, ControlApplied, LearningRateChanged, NonFinite
 from cbmon.pace import (
     QUIET_LEAST_S,
-    QUIET_RECORD_S,
+    STUCK_LEAST_S,
     early_and_late,
     epoch_seconds,
     last_work,
@@ -48,6 +48,11 @@ SLOWER_LEAST_S = 1.0
 NAME_LIMIT = 40
 """Longest name of a metric in a sentence about a trend, so that two of them and the sentence fit a line."""
 
+CUT_SLACK = 0.999
+"""Durations are recorded in microseconds: rounding is no proof."""
+
+_PERSON = re.compile(r"^([^@\s]+@[^@\s]+):\d+$")
+"""As the wire says who asks: user, host and the number of the process, which is over when anybody reads it."""
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 """Keras makes a part of its messages bold."""
 _RATE_NAME = re.compile(r"(?:^|[_ /.-])(?:lr|learning_?rate)(?:$|[_ /.-])", re.IGNORECASE)
@@ -91,11 +96,14 @@ class Alert:
     message: str
     subject: str = ""
     """The metric it is about, as the log names it."""
+    again: int = 0
+    """How many of its kind and epoch came before it."""
 
     @property
     def key(self) -> tuple[int, str, str, int | None]:
         """What makes it this alert: a state keeps its key while it lasts, though its figures may change."""
-        return self.attempt, self.kind, self.subject, self.epoch
+        kind = f"{self.kind} {self.again}" if self.again else self.kind
+        return self.attempt, kind, self.subject, self.epoch
 
 
 def missing_since(run: Run) -> float | None:
@@ -170,9 +178,10 @@ def alerts(run: Run) -> list[Alert]:
 
 def _events(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[Alert]:
     """Numbers that broke and changes of the learning rate, by epoch: they stay told."""
-    changes, within = rate_changes(attempt), _broken_within(attempt)
+    changes, within, asked = unasked_changes(attempt), _broken_within(attempt), controls(attempt)
     broken = [(name, column) for name, column in metrics.items() if column.first_non_finite is not None]
-    inputs = (number, len(changes), is_schedule(attempt, changes), len(within), len(broken))
+    last = asked[-1] if asked else None
+    inputs = (number, len(changes), is_schedule(attempt, changes), len(within), len(broken), len(asked), last)
     known: tuple[object, list[Alert]] | None = attempt.memo.get("events")
     if known and known[0] == inputs:
         return known[1]
@@ -197,8 +206,22 @@ def _events(number: int, attempt: Attempt, metrics: dict[str, Column]) -> list[A
         epoch = attempt.epochs[row]
         text = f"{words} {short_lr(old)} → {short_lr(new)} at epoch {display_epoch(epoch)}"
         found.append(_alert(number, epoch, Severity.INFO, "learning-rate", text))
+    found += _asked(number, asked)
     found.sort(key=lambda alert: alert.epoch or 0)
     attempt.memo["events"] = inputs, found
+    return found
+
+
+def _asked(number: int, asked: Sequence[ControlApplied]) -> list[Alert]:
+    """What watchers asked for and was done, for all others; a save shows in what was saved."""
+    found: list[Alert] = []
+    before: dict[int | None, int] = {}
+    for control in asked:
+        if control.command != "save":
+            again = before[control.epoch] = before.get(control.epoch, -1) + 1
+            text = control_words(control, with_epoch=True)
+            alert = _alert(number, control.epoch, Severity.INFO, "control", text)
+            found.append(replace(alert, again=again))
     return found
 
 
@@ -309,6 +332,96 @@ def controls(attempt: Attempt) -> Sequence[ControlApplied]:
     return done
 
 
+def unasked_changes(attempt: Attempt) -> list[tuple[int, float, float]]:
+    """The recorded changes of the learning rate but those that a watcher asked for: these are told by who asked.
+
+    What was asked for in an epoch is recorded of it, by a Monitor of before of the next one.
+    """
+    changes, asked = rate_changes(attempt), controls(attempt)
+    wanted = {(each.epoch, each.new) for each in asked if each.command == "lr" and each.new is not None}
+    if not wanted:
+        return changes
+    return [
+        change
+        for change in changes
+        if not any(
+            math.isclose(change[2], new, rel_tol=RATE_STEPS_SHOWN)
+            for at, new in wanted
+            if at is not None and at <= attempt.epochs[change[0]] <= at + 1
+        )
+    ]
+
+
+def present_rate(run: Run) -> float | None:
+    """The learning rate now, as far as it was told; None if it was not, or if there are several.
+
+    The latest that was told: of an ended epoch, of the start of the running one, or by who changed it in between.
+    """
+    attempt, progress = run.current, run.progress
+    if attempt.rates:
+        return None
+    told: list[tuple[int, bool, float]] = []
+    if attempt.epochs and (last := attempt.rate.last()) is not None:
+        told.append((attempt.epochs[-1], False, last))
+    if progress is not None and progress.learning_rate is not None:
+        told.append((progress.epoch, False, progress.learning_rate))
+    for note in attempt.notes:
+        if isinstance(note, ControlApplied | LearningRateChanged) and note.new is not None:
+            told.append((note.epoch or 0, isinstance(note, ControlApplied), note.new))
+    newest = max(((epoch, is_asked) for epoch, is_asked, _ in told), default=None)
+    return next((rate for *when, rate in reversed(told) if tuple(when) == newest), None)
+
+
+def control_words(control: ControlApplied, *, with_epoch: bool = False) -> str:
+    """What a watcher asked for and was done: `learning rate .001 → 5e-4, asked for by ada@gpu1`."""
+    by = f", asked for by {who(control.by)}" if control.by else ""
+    epoch = None if control.epoch is None or not with_epoch else display_epoch(control.epoch)
+    at = "" if epoch is None else f" at epoch {epoch}"
+    if control.command == "lr":
+        change = "" if control.new is None else f" {short_lr(control.old)} → {short_lr(control.new)}"
+        return f"learning rate{change or ' changed'}{at}{by}"
+    words = {"stop": "stop after", "stop_now": "stop within"}
+    if control.command in words:
+        return f"{words[control.command]} {'this epoch' if epoch is None else f'epoch {epoch}'}{by}"
+    return f"{printable(control.command)}{at}{by}"
+
+
+def who(by: str) -> str:
+    """Who stopped a run or asked for something: a callback, or a person without the number of the process."""
+    return printable(_PERSON.sub(r"\1", by))
+
+
+def stopping(run: Run) -> ControlApplied | None:
+    """The stop that was asked for and has not come to be."""
+    attempt = run.current
+    if attempt.ended:
+        return None
+    reached = max([*attempt.epochs[-1:], *([run.progress.epoch] if run.progress else [])], default=-1)
+    for control in reversed(controls(attempt)):
+        if control.command in ("stop", "stop_now"):
+            return control if control.epoch is not None and control.epoch >= reached else None
+    return None
+
+
+def is_cut_short(attempt: Attempt) -> bool:
+    """Whether the last epoch certainly was: too short for all its steps, after a stop within it was asked for.
+
+    From the end of its first step on it took at least what the others would have taken together.
+    """
+    asked = controls(attempt)
+    if not (attempt.ended and attempt.epochs and asked and attempt.started and attempt.started.steps):
+        return False
+    if asked[-1].command != "stop_now" or asked[-1].epoch != attempt.epochs[-1]:
+        return False
+    took, validation, step = (
+        column.last() if (column := attempt.seconds.get(name)) else None
+        for name in ("epoch", "validation", "step")
+    )
+    if took is None or not step:
+        return False
+    return took - (validation or 0.0) < CUT_SLACK * (attempt.started.steps - 1) * step
+
+
 def is_schedule(attempt: Attempt, changes: Sequence[object]) -> bool:
     """Whether the learning rate changes so often that single changes are no news."""
     count = len(changes)
@@ -399,16 +512,22 @@ def _tempo(number: int, run: Run, state: Status) -> list[Alert]:
         else:
             return []
         return [_alert(number, epoch, Severity.WARNING, "quiet", text)]
-    work = last_work(run)
-    if _is_older(run, work, QUIET_RECORD_S) and _is_older(run, work, stuck_after(attempt)):
-        since = clock(work, now)
-        text = f"no step since {since}, epochs take {duration(epoch_seconds(attempt))}: stuck?"
+    if is_stuck(run):
+        took = epoch_seconds(attempt)
+        pace = "" if took is None else f", epochs take {duration(took)}"
+        text = f"no step since {clock(last_work(run), now)}{pace}: stuck?"
         return [_alert(number, epoch, Severity.WARNING, "stuck", text)]
     paces = early_and_late(attempt)
     if paces and paces[1] >= SLOWER_LEAST_S and paces[1] > SLOWER_FACTOR * paces[0]:
         text = f"epochs take {duration(paces[1])}, were {duration(paces[0])}"
         return [_alert(number, None, Severity.WARNING, "slower", text)]
     return []
+
+
+def is_stuck(run: Run) -> bool:
+    """Whether a run has made no step for longer than its own pace explains."""
+    work = last_work(run)
+    return _is_older(run, work, STUCK_LEAST_S) and _is_older(run, work, stuck_after(run))
 
 
 def _is_quiet(run: Run) -> bool:
@@ -435,7 +554,9 @@ def _end(number: int, attempt: Attempt, state: Status) -> list[Alert]:
         case Status.INTERRUPTED:
             text = f"interrupted{at}: {reason}" if reason else f"interrupted{at}"
         case Status.STOPPED:
-            by = " and ".join(map(printable, attempt.ended.by)) if attempt.ended else ""
+            by = " and ".join(map(who, attempt.ended.by)) if attempt.ended else ""
+            if is_cut_short(attempt):
+                at = at.replace("after", "within")
             text = f"stopped by {by or 'its own code'}{at}"
         case Status.FINISHED:
             text = f"finished{at}"

@@ -674,7 +674,10 @@ class Follower:
                 self._attach(log, tick, has_grown=bool(events))
             events += live
             told = tick.written, tick.process_gone, tick.missing_since, log.trouble
-            if events or is_all or self._told.get(log.path) != told:
+            is_live = (
+                asks and self.wires is not None and self.wires.is_there(log.path)
+            )  # it may stand still by now
+            if events or is_all or is_live or self._told.get(log.path) != told:
                 self._told[log.path] = told
                 yield log, [*events, tick]
 

@@ -17,17 +17,22 @@ from typing import Any, TypeVar
 from cbmon.chart import MarkKind
 from cbmon.endpoint import is_here
 from cbmon.events import CallbackState, ControlApplied, Progress, RunEnded, RunStarted
-from cbmon.pace import Stop, done_at, epoch_seconds, stop_of
+from cbmon.pace import Stop, done_at, epoch_seconds, idle_since, is_last_step, last_work, stop_of
 from cbmon.rules import (
     Alert,
     Severity,
     Status,
     alerts,
     headline_metric,
+    is_cut_short,
+    is_stuck,
     last_sign,
     missing_since,
+    present_rate,
     saved,
     status,
+    stopping,
+    who,
 )
 from cbmon.run import Attempt, Run
 from cbmon.series import Column, Direction, base_name, direction, is_loss, is_validation
@@ -97,6 +102,12 @@ class RunView:
     """Seconds an epoch takes."""
     part: float | None = None
     """How much of the running epoch is done, from 0 to 1; None between epochs and where nobody told."""
+    says: bool = False
+    """Whether its word says more than that it runs: no step for a while, a stop that was asked for."""
+    is_stuck: bool = False
+    """Whether that is longer than its own pace explains."""
+    begun: float | None = None
+    """When it began, as far as it tells itself, Unix seconds."""
     attempts: int = 1
     is_awaited: bool = False
     """It is no run yet: a path that is not there and may come."""
@@ -145,13 +156,16 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
     column = attempt.metrics[metric] if metric else None
     towards = direction(metric) if metric else None
     best = column.best(towards) if column and towards else None
-    is_live = state in (Status.RUNNING, Status.GROWING)
+    is_live = state in _LIVE
     word = f"cannot be read: {printable(unread)}" if unread else _state_words(run, state, trouble)
+    has_stuck, stop = is_live and is_stuck(run), stopping(run) if is_live else None
+    news = "" if unread or trouble or not is_live else _news(run, stop, has_stuck=has_stuck)
+    until = planned if stop is None or stop.epoch is None else display_epoch(stop.epoch)
     return RunView(
         name=printable(log.name),
         status=state,
         glyph=NEEDS_YOU if trouble or unread else GLYPHS[state],
-        word=word,
+        word=news or word,
         needs_you=bool(trouble or unread),
         epoch=display_epoch(attempt.epochs[-1]) if attempt.epochs else None,
         behind=_epochs_behind(run),
@@ -160,12 +174,33 @@ def run_view(log: Log, run: Run, planned: int | None = None) -> RunView:
         last=column.last() if column else None,
         best=None if best is None or column is None else column.values[best],
         best_epoch=None if best is None else display_epoch(attempt.epochs[best]),
-        rate=attempt.rate.last(),
+        rate=present_rate(run),
         since=last_sign(run),
-        done_at=done_at(run, planned) if is_live else None,
+        done_at=done_at(run, until) if is_live else None,
         attempts=len(run.attempts),
         part=_part(run) if is_live else None,
+        says=bool(news),
+        is_stuck=has_stuck,
+        begun=_begun(attempt),
     )
+
+
+def _begun(attempt: Attempt) -> float | None:
+    """When an attempt began, or its first epoch ended: the same for whoever reads the log, whenever."""
+    begun = attempt.started.time if attempt.started else None
+    return begun if begun is not None or not attempt.times.count else attempt.times[0]
+
+
+def _news(run: Run, stop: ControlApplied | None, *, has_stuck: bool) -> str:
+    """What a run that goes on has to say, if anything."""
+    now = run.seen.time if run.seen else None
+    if has_stuck:
+        return f"stuck since {clock(last_work(run), now)}?"
+    if (idle := idle_since(run)) is not None:
+        return f"no step since {clock(idle, now)}"
+    if stop is not None and stop.epoch is not None:
+        return f"stops {'after' if stop.command == 'stop' else 'within'} epoch {display_epoch(stop.epoch)}"
+    return ""
 
 
 def _part(run: Run) -> float | None:
@@ -193,8 +228,8 @@ def _epochs_behind(run: Run) -> int | None:
     return 0 if run.is_empty else None
 
 
-def facts_view(run: Run) -> FactsView:
-    """What the current attempt has told beside its curves."""
+def facts_view(run: Run, log: Log | None = None) -> FactsView:
+    """What the current attempt has told beside its curves, and where its log is, if that is known."""
     attempt = run.current
     metrics = []
     for group in metric_groups(attempt):
@@ -205,9 +240,15 @@ def facts_view(run: Run) -> FactsView:
             at = None if best is None else (column.values[best], display_epoch(attempt.epochs[best]))
             metrics.append((printable(name), column.last(), at))
     info = [*_plan_info(attempt.started), *_course_info(attempt), *_script_info(attempt.started)]
+    if log is not None:
+        info.append(("record", printable(str(log.path), PATH_SHOWN)))
     if len(run.attempts) > 1:
         info.append(("attempt", f"{len(run.attempts)} of {len(run.attempts)}"))
     return FactsView(metrics=tuple(metrics), info=tuple(info))
+
+
+PATH_SHOWN = 4096
+"""Characters of a path: as many as a path has."""
 
 
 def _plan_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
@@ -239,13 +280,20 @@ def _course_info(attempt: Attempt) -> Iterator[tuple[str, str]]:
     if attempt.callbacks and attempt.ended:  # while it runs, the strip below the chart tells them
         for state in attempt.callbacks.states:
             yield printable(state.name), callback_sentence(state)
-    checkpoints = saved(attempt)
-    if checkpoints.count:
-        last, shown = checkpoints.latest[-1], len(checkpoints.latest)
-        more = f" · {checkpoints.count:,} in all, the latest {shown:,} marked" if checkpoints.untold else ""
-        yield "saved", f"{printable(last.path)} (epoch {display_epoch(last.epoch)}){more}"
+    if saves := _saved_words(attempt):
+        yield "saved", saves
     if attempt.ended and attempt.ended.restored is not None:
         yield "restored", f"weights of epoch {display_epoch(attempt.ended.restored)}"
+
+
+def _saved_words(attempt: Attempt) -> str:
+    """The latest checkpoint, and how many there are where not all are marked; "" if there is none."""
+    checkpoints = saved(attempt)
+    if not checkpoints.count:
+        return ""
+    last, shown = checkpoints.latest[-1], len(checkpoints.latest)
+    more = f" · {checkpoints.count:,} in all, the latest {shown:,} marked" if checkpoints.untold else ""
+    return f"{printable(last.path)} (epoch {display_epoch(last.epoch)}){more}"
 
 
 def _script_info(started: RunStarted | None) -> Iterator[tuple[str, str]]:
@@ -270,7 +318,7 @@ def strip_lines(
         now: for times of another day.
     """
     attempt, lines = run.current, []
-    is_live = status(run) in (Status.RUNNING, Status.GROWING)
+    is_live = status(run) in _LIVE
     if is_live and (pace := " · ".join(_pace_parts(run))):
         lines.append(pace)
     if is_live and attempt.callbacks:
@@ -305,8 +353,9 @@ def _epoch_list(epochs: Sequence[int]) -> str:
 
 def _pace_parts(run: Run) -> Iterator[str]:
     """How far the running epoch is and how long things take."""
-    attempt, progress = run.current, run.progress
-    speed = progress.steps_per_second if progress else None
+    attempt, progress, idle = run.current, run.progress, idle_since(run)
+    goes_on = progress is not None and idle is None and not is_last_step(progress)
+    speed = progress.steps_per_second if progress and goes_on else None
     if progress:
         steps = f"{progress.step:,}/{progress.steps:,}" if progress.steps else f"{progress.step:,}"
         validation = " of validation" if progress.phase == "validation" else ""
@@ -315,8 +364,9 @@ def _pace_parts(run: Run) -> Iterator[str]:
             yield _speed_words(speed)
             if (left := _seconds_left(attempt, progress, speed)) is not None:
                 yield f"≈ {duration(left)} left"
-        if told := _running_means(progress):
-            yield told
+        if idle is not None:
+            yield f"no step since {clock(idle, run.seen.time if run.seen else None)}"
+        yield from _running_means(progress)
     if (seconds := epoch_seconds(attempt)) is not None:
         yield f"an epoch takes {duration(seconds)}"
     step = progress.step_seconds if progress else None
@@ -347,26 +397,16 @@ def _seconds_left(attempt: Attempt, progress: Progress, speed: float) -> float |
     return left
 
 
-def _running_means(progress: Progress) -> str:
-    """`loss .3010 accuracy .8830`: as Keras keeps them since the phase began."""
+def _running_means(progress: Progress) -> list[str]:
+    """`loss .3010`, `accuracy .8830`: as Keras keeps them since the phase began."""
     start = "val_" if progress.phase == "validation" else ""
     names = sorted(progress.metrics, key=lambda name: not is_loss(name))[:MEANS_SHOWN]
     told = ((name, progress.metrics[name]) for name in names)
-    return " ".join(
+    return [
         f"{'' if name.startswith('val_') else start}{printable(name, 40)} {short(value)}"
         for name, value in told
         if value is not None
-    )
-
-
-def control_words(control: ControlApplied) -> str:
-    """What a watcher asked for and was done: `learning rate .001 → 5e-4, asked for by ada@gpu1:4242`."""
-    by = f", asked for by {printable(control.by)}" if control.by else ""
-    if control.command == "lr":
-        change = "" if control.new is None else f" {short_lr(control.old)} → {short_lr(control.new)}"
-        return f"learning rate{change or ' changed'}{by}"
-    words = {"stop": "stop after this epoch", "stop_now": "stop within this epoch", "save": "save"}
-    return f"{words.get(control.command) or printable(control.command)}{by}"
+    ]
 
 
 def no_control(run: Run) -> str:
@@ -410,12 +450,22 @@ def callback_sentence(state: CallbackState, stop: str = "") -> str:
 
 KeyT = TypeVar("KeyT")
 
+_LIVE = (Status.RUNNING, Status.GROWING)
+"""States in which a run goes on."""
+
 
 def newest_first(views: Mapping[KeyT, RunView]) -> dict[KeyT, RunView]:
-    """Runs that need somebody first, then by their last sign of life, the latest first, then by name."""
-    return dict(
-        sorted(views.items(), key=lambda item: (not item[1].needs_you, -(item[1].since or 0.0), item[1].name))
-    )
+    """Runs that need somebody first, then those that go on, each the latest first, then by name.
+
+    The latest is what began last, as far as the logs tell: a moment at which somebody looked, or the last word of
+    several that go on, would be another order for each watcher.
+    """
+
+    def place(view: RunView) -> tuple[bool, bool, float, str]:
+        at = view.since if view.begun is None else view.begun
+        return not view.needs_you, view.status not in _LIVE, -(at or 0.0), view.name
+
+    return dict(sorted(views.items(), key=lambda item: place(item[1])))
 
 
 def unreadable_view(skipped: Skipped, *, is_awaited: bool = False) -> RunView:
@@ -483,10 +533,14 @@ def epochs_view(run: Run, count: int, epoch: int | None = None) -> EpochsView:
     if "epoch" in attempt.seconds:
         columns.append(("took", attempt.seconds["epoch"], duration))
     shown = range(first, min(first + count, total))
+    cut = total - 1 if is_cut_short(attempt) else None
     return EpochsView(
         names=("epoch", *(name for name, _, _ in columns)),
         rows=tuple(
-            (str(display_epoch(attempt.epochs[row])), *(say(column[row]) for _, column, say in columns))
+            (
+                f"{'part of ' if row == cut else ''}{display_epoch(attempt.epochs[row])}",
+                *(say(column[row]) for _, column, say in columns),
+            )
             for row in shown
         ),
         cursor=None if at is None else at - first,
@@ -496,7 +550,7 @@ def epochs_view(run: Run, count: int, epoch: int | None = None) -> EpochsView:
 
 
 def alert_lines(run: Run) -> list[tuple[Severity, str]]:
-    """The run's alerts as text, errors first and then the newest; then what was left out of the log."""
+    """The run's alerts as text, errors first, then the newest; the latest checkpoint; what was left out."""
     several = len(run.attempts) > 1
     newest = alerts(run)
     newest.reverse()
@@ -504,6 +558,8 @@ def alert_lines(run: Run) -> list[tuple[Severity, str]]:
         (alert.severity, f"{alert.message}{f' (attempt {alert.attempt})' if several else ''}")
         for alert in sorted(newest, key=lambda alert: alert.severity is not Severity.ERROR)
     ]
+    if saves := _saved_words(run.current):
+        found.append((Severity.INFO, f"saved {saves}"))
     return found + [(Severity.WARNING, text) for text in warning_lines(run)]
 
 
@@ -772,7 +828,7 @@ def _state_words(run: Run, state: Status, trouble: Alert | None) -> str:
             return f"quiet since {clock(last_sign(run), run.seen.time if run.seen else None)}"
         case Status.STOPPED:
             by = run.current.ended.by if run.current.ended else []
-            return f"stopped by {' and '.join(map(printable, by))}" if by else "stopped early"
+            return f"stopped by {' and '.join(map(who, by))}" if by else "stopped early"
         case Status.EMPTY:
             return "no epoch yet"
         case Status.GONE:

@@ -31,15 +31,18 @@ from cbmon.endpoint import (
     Goodbye,
     Hello,
     Lines,
+    NoAnswer,
     NoWire,
     connect,
     decode_from_trainer,
     encode_frame,
+    peer_pid,
     socket_paths,
     who,
 )
 from cbmon.errors import BadCall
 from cbmon.events import Event, Malformed, Progress, RecordedEvent, RecordReplaced
+from cbmon.units import printable, short_lr
 
 SOCKET = "unix://"
 """How a PATH begins that is a socket and no file; alone it means all sockets in the runtime folders."""
@@ -53,6 +56,8 @@ REST_S, REST_MAX_S = 2.0, 60.0
 """After a wire that ended by itself the next is not tried at once, nor soon if that goes on."""
 STEADY_S = 30.0
 """A wire that lived so long was a good one."""
+KNOCK_S = 0.2
+"""How often to knock at a door with too many before it."""
 PENDING_MAX = 4 << 20
 """Bytes of events that wait to be taken: then the trainer has to."""
 CHUNK = 1 << 16
@@ -62,10 +67,16 @@ Reply: TypeAlias = Callable[[Answer], None]
 """Takes the answer to a request, in the thread of the wires."""
 
 _RATE = re.compile(r"([x×*]?)\s*(.+)", re.IGNORECASE)
+RATE_MAX = 3.4e38
+"""A larger number is infinite to a float32 optimizer."""
+ENDINGS = (".keras", ".weights.h5")
+"""Of a file that a model is saved to: whole, and its weights alone. Keras takes no others."""
 
 
 def read_rate(text: str) -> tuple[float | None, float | None]:
     """A learning rate (`3e-4`) or a factor for the present one (`x0.5`): one of the two.
+
+    A rate of 0 is no error to Keras, but nobody means it: the fit goes on and learns nothing.
 
     Raises:
         BadCall: it is neither.
@@ -75,9 +86,35 @@ def read_rate(text: str) -> tuple[float | None, float | None]:
         number = float(found[2]) if found else math.nan
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and (number > 0 or (number == 0 and found and not found[1]))):
-        raise BadCall(f"{text!r} is no learning rate: give one such as 3e-4, or a factor such as x0.5")
+    if not 0 < number <= RATE_MAX:  # nor is NaN
+        raise BadCall(
+            f"{printable(text)!r} is no learning rate: give one above 0 such as 3e-4, or a factor such as x0.5"
+        )
     return (None, number) if found and found[1] else (number, None)
+
+
+def read_target(text: str) -> str:
+    """The absolute path of a file to save a model to.
+
+    Raises:
+        BadCall: it has not one of the endings that Keras wants.
+    """
+    if not text.endswith(ENDINGS):
+        stem = printable(os.path.splitext(text.rstrip(os.sep))[0] or "model")
+        raise BadCall(
+            f"save {printable(text)!r}: the name has to end in {ENDINGS[0]} (the whole model) or {ENDINGS[1]} "
+            f"(its weights alone): {stem}{ENDINGS[0]}"
+        )
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def answer_words(answer: Answer) -> str:
+    """What became of a request, with learning rates as they are written everywhere else here."""
+    change, semicolon, remarks = answer.words.partition("; ")
+    old, new = short_lr(answer.old), short_lr(answer.new)
+    if answer.old is None or answer.new is None or old == new or not change.startswith("learning rate "):
+        return answer.words
+    return f"learning rate {old} → {new}{semicolon}{remarks}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,6 +540,15 @@ class Wires:
         self._tell(link)
 
 
+class Silent(NoAnswer):
+    """A trainer's process is there and does not say hello."""
+
+    def __init__(self, words: str, pid: int | None = None) -> None:
+        """Take the words, and which process it is as far as the kernel says."""
+        super().__init__(words)
+        self.pid = pid
+
+
 class Line:
     """A blocking connection to one trainer, to ask it one thing: what `ctl` has."""
 
@@ -510,19 +556,22 @@ class Line:
         """Connect, and hear who is there.
 
         Raises:
+            Silent: somebody listens and does not say in time who.
             NoWire: nobody listens, or it is no trainer.
         """
         self._lines = Lines(FRAME_MAX)
         self._heard: list[bytes] = []
-        self._socket = connect(path, timeout_s=timeout_s)
+        until = time.monotonic() + timeout_s
+        self._socket = self._knock(path, until)
         try:
-            frame = self._next(time.monotonic() + timeout_s)
+            frame = self._next(until)
             if not isinstance(frame, Hello):
                 words = frame.words if isinstance(frame, Goodbye) else "it did not say hello"
                 raise NoWire(f"{path}: {words}")
         except TimeoutError as error:
+            pid = peer_pid(self._socket)
             self.close()
-            raise NoWire(f"{path}: it did not say hello") from error
+            raise Silent(f"{path}: it did not say hello", pid) from error
         except NoWire:
             self.close()
             raise
@@ -553,6 +602,16 @@ class Line:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    @staticmethod
+    def _knock(path: Path, until: float) -> socket.socket:
+        while True:
+            try:
+                return connect(path, timeout_s=CONNECT_S)
+            except NoAnswer as error:
+                if time.monotonic() + KNOCK_S > until:
+                    raise Silent(str(error)) from error
+            time.sleep(KNOCK_S)
 
     def _next(self, until: float) -> object:
         while not self._heard:

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,13 @@ NOTES_SHOWN = 3
 
 ENDS = frozenset(status.value for status in (Status.FINISHED, Status.STOPPED, Status.INTERRUPTED))
 """Kinds of alerts that are no trouble, and what somebody waits for all the same."""
+NAN = "nan"
+"""The kind of alert of a value that is no number, or infinite."""
 _RANKS = (Severity.INFO, Severity.WARNING, Severity.ERROR)
 
 Say: TypeAlias = Callable[[str], None]
+Key: TypeAlias = tuple[int, str, str, int | None]
+"""Of an alert: `Alert.key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Word:
         """
         self._ways = list(ways)
         self._level = level
-        self._known: dict[Path, set[tuple[int, str, str, int | None]]] = {}
+        self._known: dict[Path, set[Key]] = {}
         self._news: list[News] = []
         self.has_begun = False
         """Whether what comes is news."""
@@ -103,10 +107,8 @@ class Word:
         known = self._known.get(path, set())
         if self.has_begun:
             self._news += [
-                News(name, str(path), each)
-                for each in found
-                if each.key not in known and self._is_worth(each)
-            ]  # fmt: skip
+                News(name, str(path), each) for each in _unknown(found, known) if self._is_worth(each)
+            ]
         self._known[path] = {key for key in known if _may_last(key, run)} | {each.key for each in found}
 
     def begin(self) -> None:
@@ -126,7 +128,28 @@ class Word:
         return _RANKS.index(alert.severity) >= _RANKS.index(self._level)
 
 
-def _may_last(key: tuple[int, str, str, int | None], run: Run) -> bool:
+def _unknown(found: Sequence[Alert], known: Set[Key]) -> list[Alert]:
+    """The alerts that are not known, without those of a NaN that is: one metric breaks, and others after it.
+
+    One in an attempt is a word, the first of the gravest; another only where it is graver than all before: a loss
+    after a metric that may divide by zero now and then.
+    """
+    fresh = [alert for alert in found if alert.key not in known]
+    gravest = {
+        alert.attempt: rank
+        for rank, severity in enumerate(_RANKS)
+        for alert in found
+        if alert.kind == NAN and alert.severity is severity and alert.key in known
+    }
+    first: dict[int, Alert] = {}
+    for alert in fresh:
+        rank = _RANKS.index(alert.severity)
+        if alert.kind == NAN and rank > gravest.get(alert.attempt, -1):
+            first[alert.attempt], gravest[alert.attempt] = alert, rank
+    return [alert for alert in fresh if alert.kind != NAN or first.get(alert.attempt) is alert]
+
+
+def _may_last(key: Key, run: Run) -> bool:
     """Whether an alert may be told of still: a file that began anew has not come to its epoch yet."""
     number, _, _, epoch = key
     if number > len(run.attempts):
@@ -273,12 +296,29 @@ class Notes:
     """Words from other threads, for the lines of the screen."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
-        """The latest; replaced, never changed."""
+        self.latest: list[str] = []
+        """Replaced, never changed."""
+        self.remote: Sequence[str] = ()
+        """What a training script needs to send its epochs to this process; empty if none may."""
+        self._standing = ""
         self.changed: Callable[[], None] = lambda: None
         """What the screen wants to be told by, from whatever thread."""
 
     def __call__(self, words: str) -> None:
         """Add a line."""
-        self.lines = [*self.lines, words][-NOTES_SHOWN:]
+        self.latest = [*self.latest, words][-NOTES_SHOWN:]
         self.changed()
+
+    @property
+    def lines(self) -> list[str]:
+        """What is shown: what stands, then the latest."""
+        return [*filter(None, [self._standing]), *self.latest]
+
+    def stand(self, words: str) -> None:
+        """Have a line shown above the others, whatever comes, until it is to sit down."""
+        self._standing = words
+        self.changed()
+
+    def sit(self) -> None:
+        """Show that line no more."""
+        self.stand("")

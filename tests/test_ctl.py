@@ -4,29 +4,34 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from cbmon.cli import main
-from cbmon.endpoint import Answer, Ask, Process
+from cbmon.cli.ctl import HELLO_S
+from cbmon.endpoint import Answer, Ask, Process, this_process
 from cbmon.events import ControlApplied, Progress, RunEnded
 from cbmon.formats.sniff import Format
 from cbmon.plots import chart_view, reading
+from cbmon.rules import control_words
 from cbmon.run import Run, fold
-from cbmon.sources import Follower, Log
+from cbmon.sources import Follower, Log, find
 from cbmon.tui.app import WatchApp
 from cbmon.tui.control import Choice, ControlPrompt
 from cbmon.tui.screens import HelpScreen
-from cbmon.views import control_words, no_control, run_view, strip_lines
+from cbmon.views import no_control, run_view, strip_lines
 from cbmon.wire import Wires
 from tests.fake_trainer import NOON, FakeTrainer, a_record, append, epoch, hello, start, until
 from tests.test_watch_app import panel, press, screen
@@ -71,6 +76,13 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 Make = Callable[..., Any]
 
 
+def dead_process() -> Process:
+    """One of this machine that is known to be gone."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return msgspec.structs.replace(this_process(), pid=process.pid)
+
+
 # --- cbmon ctl ----------------------------------------------------------------------------------------------
 
 
@@ -91,7 +103,7 @@ def test_ctl_asks_the_live_run_and_says_the_answer(
     a_record(logs / "run2.jsonl", start("over"), RunEnded(how="finished"))
     trainer = trainers(a_record(logs / "run1.jsonl", start(), epoch(0)), greeting=hello())
     assert main(["ctl", run, *words]) == 0
-    assert capsys.readouterr() == (f"run1.jsonl: {ask.what} is done\n", "")
+    assert capsys.readouterr() == (f"run1: {ask.what} is done\n", "")
     assert trainer.asked == [ask]
     assert trainer.attached[0].role == "ctl"
     assert trainer.attached[0].run_id == "r"
@@ -123,7 +135,7 @@ def test_what_the_training_refuses_is_1_with_its_words(
     assert main(["ctl", "logs", "lr", "0.1"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "cbmon: run1.jsonl: a schedule\\x1b[31m sets it\n"
+    assert err == "cbmon: run1: a schedule\\x1b[31m sets it\n"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +143,15 @@ def test_what_the_training_refuses_is_1_with_its_words(
     [
         (["logs", "lr"], "lr needs a learning rate"),
         (["logs", "lr", "fast"], "no learning rate"),
+        (["logs", "lr", ""], "no learning rate"),
+        (["logs", "lr", "0"], "give one above 0"),
+        (["logs", "lr", "nan"], "give one above 0"),
+        *((["logs", "lr", rate], "give one above 0") for rate in ("-1", "-.5", "-1e-3", "-inf", "-nan")),
+        (["logs", "lr", "--", "-1"], "give one above 0"),
+        (["logs", "--timeout", "9s", "lr", "-1"], "give one above 0"),
+        (["logs", "stop", "-1"], "No such option"),
+        (["logs", "save", "foo.h5"], "save 'foo.h5': the name has to end in .keras"),
+        (["logs", "save", ""], "save '': the name has to end in .keras"),
         (["logs", "stop", "soon"], "stop takes no 'soon'"),
         (["logs", "save", "--now"], "--now is for stop"),
         (["logs", "dance"], "dance"),
@@ -142,18 +163,91 @@ def test_what_cannot_be_read_is_2(
     logs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     assert main(["ctl", *arguments]) == 2
-    assert words in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
 
 
 def test_several_live_runs_are_2_and_named(
     logs: Path, trainers: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("run1", "run2"):
-        trainers(a_record(logs / f"{name}.jsonl", start(name)), greeting=hello(name))
+    asked = [
+        trainers(a_record(logs / f"{name}.jsonl", start(name)), greeting=hello(name)).asked
+        for name in ("run1", "run2")
+    ]
     assert main(["ctl", "logs", "stop"]) == 2
-    err = capsys.readouterr().err
-    assert "here are 2 live ones" in err
-    assert "logs/run1.jsonl, logs/run2.jsonl" in err
+    words = "here are 2 live runs: logs/run1.jsonl, logs/run2.jsonl; name one"
+    assert capsys.readouterr().err == f"cbmon: logs: {words}\n"
+    assert asked == [[], []]
+
+
+@pytest.mark.parametrize("hanging", ["run1", "run2"])
+def test_one_that_hangs_is_a_live_run_too_and_the_other_is_not_asked_for_it(
+    logs: Path,
+    trainers: Make,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    hanging: str,
+) -> None:
+    monkeypatch.setattr("cbmon.cli.ctl.HELLO_S", 0.2)
+    asked = []
+    for name in ("run1", "run2"):
+        record = a_record(logs / f"{name}.jsonl", start(name))
+        asked.append(trainers(record, greeting=None if name == hanging else hello(name)).asked)
+    assert main(["ctl", "logs", "lr", ".1"]) == 2
+    names = [f"logs/{name}.jsonl" + " (does not answer)" * (name == hanging) for name in ("run1", "run2")]
+    assert f"here are 2 live runs: {', '.join(names)}; name one" in capsys.readouterr().err
+    assert asked == [[], []]
+
+
+def test_however_short_the_time_one_that_hangs_does_not_hide_the_other(
+    logs: Path, trainers: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, greeting in (("run1", None), ("run2", hello("run2"))):
+        trainers(a_record(logs / f"{name}.jsonl", start(name)), greeting=greeting)
+    assert main(["ctl", "logs", "stop", "--timeout", "0.1s"]) == 2
+    assert "run1.jsonl (does not answer), logs/run2.jsonl;" in capsys.readouterr().err
+
+
+def test_several_runs_without_a_file_are_named_as_they_are_given(
+    runtime: Path, trainers: Make, logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime.mkdir(mode=0o700)
+    for name in ("live-1.sock", "live-2.sock"):
+        trainers(at=runtime / name, greeting=hello(name, name=name, replays=True))
+    assert main(["ctl", "unix://", "stop"]) == 2
+    assert f"unix://{runtime}/live-1.sock, unix://{runtime}/live-2.sock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("logs", "a"),
+        ("logs/a", "a"),
+        ("logs/a/training.jsonl", "a"),
+        (".", "logs/a"),
+        ("logs/*/*.jsonl", "a"),
+    ],
+)
+def test_the_answer_names_the_run_as_the_list_of_watch_does(
+    logs: Path, trainers: Make, capsys: pytest.CaptureFixture[str], given: str, name: str
+) -> None:
+    (logs / "a").mkdir()
+    trainers(a_record(logs / "a" / "training.jsonl", start()), greeting=hello(name="training.jsonl"))
+    assert main(["ctl", given, "stop"]) == 0
+    assert capsys.readouterr().out == f"{name}: stop is done\n"
+    assert [log.name for log in find((given,)).logs] == [name]
+
+
+def test_the_answer_s_rates_are_written_as_all_others(
+    logs: Path, trainers: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(ask: Ask) -> Answer:
+        return Answer(id=ask.id, done=True, words="learning rate 0.005 → 0.003; x", old=0.005, new=0.003)
+
+    trainers(a_record(logs / "run1.jsonl", start()), greeting=hello(), answer=answer)
+    assert main(["ctl", "logs", "lr", "3e-3"]) == 0
+    assert capsys.readouterr().out == "run1: learning rate 5e-3 → 3e-3; x\n"
 
 
 ELSEWHERE = Process(host="gpu7", boot_id="b", pid=1)
@@ -197,13 +291,76 @@ def test_a_training_that_does_not_answer_in_time_is_124(
     assert "it may still be done" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("greeting", [None, b"garbage\n"])
-def test_what_says_no_hello_to_ctl_is_no_live_run(
-    logs: Path, trainers: Make, monkeypatch: pytest.MonkeyPatch, greeting: bytes | None
+def test_what_says_no_hello_to_ctl_is_no_live_run(logs: Path, trainers: Make) -> None:
+    trainers(a_record(logs / "run1.jsonl", start()), greeting=b"garbage\n")
+    assert main(["ctl", "logs", "stop"]) == 3
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_process_that_is_there_and_says_nothing_is_124_and_it_is_said_what_to_do(
+    logs: Path, trainers: Make, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    record = logs / f"run1{suffix}"
+    record.write_text("epoch,loss,cbmon_time\n0,1.0,1700049600.0\n") if suffix == ".csv" else a_record(
+        record, start(), epoch(0)
+    )
+    trainer = trainers(record, greeting=None)
+    began = time.monotonic()
+    assert main(["ctl", "logs", "stop", "--timeout", "0.3s"]) == 124
+    assert 0.3 <= time.monotonic() - began < HELLO_S
+    (err,) = capsys.readouterr().err.splitlines()
+    assert err.startswith(f"cbmon: run1 does not answer: its process (pid {os.getpid()}) is there")
+    assert f"kill -CONT {os.getpid()}" in err
+    assert "sock" not in err
+    assert trainer.asked == []
+
+
+@pytest.mark.parametrize("over", [RunEnded(how="finished"), start(process=dead_process())])
+def test_what_listens_for_a_run_that_is_over_and_says_nothing_is_3(
+    logs: Path, trainers: Make, monkeypatch: pytest.MonkeyPatch, over: Any
 ) -> None:
     monkeypatch.setattr("cbmon.cli.ctl.HELLO_S", 0.2)
-    trainers(a_record(logs / "run1.jsonl", start()), greeting=greeting)
+    trainers(a_record(logs / "run1.jsonl", start(), over), greeting=None)
     assert main(["ctl", "logs", "stop"]) == 3
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from tests.fake_trainer import FakeTrainer, a_record, hello, start
+record = a_record(Path(sys.argv[1]), start())
+trainer = FakeTrainer(record, greeting=hello())
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_stopped_trainer_is_waited_for_as_long_as_one_says(
+    logs: Path, runtime: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbmon.cli.ctl.HELLO_S", 0.2)
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS, str(logs / "run1.jsonl")],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as trainer:
+        try:
+            assert trainer.stdout is not None
+            assert trainer.stdout.readline() == b"ready\n"
+            trainer.send_signal(signal.SIGSTOP)
+            assert main(["ctl", "logs", "stop", "--timeout", "0.5s"]) == 124
+            first, last = capsys.readouterr().err.splitlines()
+            assert first == "cbmon: run1 does not answer yet; waiting up to 0.5s"
+            assert f"(pid {trainer.pid})" in last
+            threading.Timer(0.5, trainer.send_signal, [signal.SIGCONT]).start()
+            assert main(["ctl", "logs", "stop", "--timeout", "60s"]) == 0
+            assert capsys.readouterr().out == "run1: stop is done\n"
+            trainer.send_signal(signal.SIGSTOP)
+            threading.Timer(0.5, trainer.kill).start()
+            assert main(["ctl", "logs", "stop", "--timeout", "60s"]) == 3
+            assert "run1: no answer came: " in capsys.readouterr().err
+        finally:
+            trainer.kill()
 
 
 def test_a_training_that_ends_before_it_answers_is_3(
@@ -242,9 +399,9 @@ def test_what_was_asked_for_stands_on_the_rail_and_in_the_read_out() -> None:
         (3, "LR"),
         (5, "STOP"),
     ]
-    assert view.notes[3] == ("learning rate 1e-3 → 5e-4, asked for by ada@gpu1:7",)
-    assert view.notes[4] == ("save, asked for by ada@gpu1:7",)
-    assert view.notes[5] == ("stop after this epoch, asked for by \\x1b[31m",)
+    assert view.notes[3] == ("learning rate 1e-3 → 5e-4 at epoch 3, asked for by ada@gpu1",)
+    assert view.notes[4] == ("save, asked for by ada@gpu1",)
+    assert view.notes[5] == ("stop after epoch 5, asked for by \\x1b[31m",)
     assert reading(view, 3)[0][1] == ".5000"
 
 
@@ -262,7 +419,7 @@ def look(**fields: Any) -> Progress:
     [
         (
             look(steps=160, steps_per_second=52.4, metrics={"acc": 0.5, "loss": 0.301}),
-            "epoch 2: step 40/160 · 52 steps/s · ≈ 2.3 s left · loss .3010 acc .5000 · an epoch takes 10 s", 0.25,
+            "epoch 2: step 40/160 · 52 steps/s · ≈ 2.3 s left · loss .3010 · acc .5000 · an epoch takes 10 s", 0.25,
         ),
         (look(steps=160, steps_per_second=0.5),
          "epoch 2: step 40/160 · 2.0 s a step · ≈ 4.0 min left · an epoch takes 10 s", 0.25),
@@ -340,7 +497,7 @@ async def test_progress_moves_strip_and_bar_but_redraws_no_chart(live: FakeTrain
     ("keys", "ask"),
     [
         (["X", "e"], Ask(id=1, what="stop")),
-        (["X", "n"], Ask(id=1, what="stop_now")),
+        (["X", "!", "y"], Ask(id=1, what="stop_now")),
         (["S", "enter"], Ask(id=1, what="save")),
         (["L", *"3e-4", "enter", "y"], Ask(id=1, what="lr", value=3e-4)),
         (["L", *"x.5", "enter", "y"], Ask(id=1, what="lr", scale=0.5)),
@@ -352,7 +509,7 @@ async def test_a_key_asks_and_shows_the_answer(live: FakeTrainer, keys: list[str
         assert "X stop" in panel(app, "footer")[0]
         await press(pilot, *keys)
         await until_shown(pilot, lambda: live.asked)
-        await until_shown(pilot, lambda: f"run1: {ask.what} is done" in text(app))
+        await until_shown(pilot, lambda: f" · {ask.what} is done" in text(app))
         assert live.asked == [ask]
         assert app._look.filter == ""
 
@@ -405,10 +562,10 @@ async def test_read_only_takes_the_keys_away(live: FakeTrainer) -> None:
 @pytest.mark.parametrize(
     ("events", "words"),
     [
-        ((start(), epoch(0), RunEnded(how="finished")), "run1 cannot be asked: its training has ended"),
-        ((start(process=ELSEWHERE), epoch(0)), "run1 cannot be asked: it runs on gpu7: ask it there"),
-        ((start(), epoch(0)), "run1 cannot be asked: no training listens for it here"),
-        ((epoch(0),), "run1 cannot be asked: only a run that Monitor records can be asked"),
+        ((start(), epoch(0), RunEnded(how="finished")), " ▲ cannot be asked: its training has ended"),
+        ((start(process=ELSEWHERE), epoch(0)), " ▲ cannot be asked: it runs on gpu7: ask it there"),
+        ((start(), epoch(0)), " ▲ cannot be asked: no training listens for it here"),
+        ((epoch(0),), " ▲ cannot be asked: only a run that Monitor records can be asked"),
     ],
 )
 async def test_a_run_that_takes_no_requests_says_why(logs: Path, events: tuple[Any, ...], words: str) -> None:
@@ -427,7 +584,7 @@ async def test_a_training_that_dies_before_it_answers_is_told(logs: Path, traine
     trainer = trainers(record, greeting=hello(), first=first, answer=lambda ask: None)
     async with watching() as (app, pilot):
         await until_live(app, pilot)
-        await press(pilot, "X", "n")
+        await press(pilot, "X", "!", "y")
         await until_shown(pilot, lambda: trainer.asked)
         trainer.end()
         await until_shown(pilot, lambda: "no answer came: it hung up" in text(app))
@@ -543,7 +700,7 @@ def test_a_real_training_moves_obeys_and_ends_with_its_history_intact(
                 assert run.progress.steps == 100
         follower.stop()
         assert main(["ctl", "logs", "lr", "x0.5"]) == 0
-        assert capsys.readouterr().out.startswith("run1.jsonl: learning rate 0.125 → 0.0625")
+        assert capsys.readouterr().out.startswith("run1: learning rate 0.125 → 0.0625")
         while b'"learning_rate":[0.0625]' not in record.read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from cbmon.endpoint import (
     Goodbye,
     Hello,
     Lines,
+    NoAnswer,
     NoWire,
     connect,
     decode_from_trainer,
@@ -285,14 +287,96 @@ def test_own_folder_is_made_private_and_of_several_the_first_usable_one(
         assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ["", "relative/path"])
-def test_a_runtime_folder_that_is_no_absolute_path_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, value: str
+@pytest.fixture
+def folders(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sockets may be, all below one folder: "own", "login", "tmp", "job"."""
+    for name, mode in (("own", 0o700), ("login", 0o755), ("tmp", 0o1777), ("job", 0o700)):
+        (place / name).mkdir()
+        (place / name).chmod(mode)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "own"))
+    monkeypatch.setenv("TMPDIR", str(place / "job"))
+    monkeypatch.setattr("cbmon.endpoint._LOGIN_FOLDERS", str(place / "login"))
+    monkeypatch.setattr("cbmon.endpoint._COMMON", str(place / "tmp"))
+    return place
+
+
+def test_the_folder_that_all_share_comes_before_a_job_s_own(folders: Path) -> None:
+    uid = os.geteuid()
+    names = ["own/cbmon", f"login/{uid}/cbmon", f"tmp/cbmon-{uid}", f"job/cbmon-{uid}"]
+    expected = [name for name in names if sys.platform == "linux" or not name.startswith("login")]
+    assert [str(path.relative_to(folders)) for path in runtime_folders()] == expected
+
+
+def test_who_logs_in_finds_the_socket_of_a_job_with_a_tmpdir_of_its_own(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-    assert all(path.is_absolute() for path in runtime_folders())
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/somewhere")
-    assert runtime_folders()[0] == Path("/run/somewhere/cbmon")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    trainers = own_folder()
+    monkeypatch.delenv("TMPDIR")
+    assert [path.parent for path in socket_paths("run.jsonl")] == [trainers]
+    assert trainers.parent == folders / "tmp"
+
+
+@pytest.mark.parametrize("fault", ["a file", "open to others", "missing"])
+def test_a_job_s_own_folder_is_better_than_none(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    common = folders / "tmp" / f"cbmon-{os.geteuid()}"
+    if fault == "a file":
+        common.touch()
+    elif fault == "open to others":
+        common.mkdir()
+        common.chmod(0o755)
+    else:
+        shutil.rmtree(folders / "tmp")
+    assert own_folder().parent == folders / "job"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["empty", "relative", "missing", "a file", "a link", "writable by others", "somebody else's", "NUL"],
+)
+def test_a_runtime_folder_that_is_not_the_users_own_is_left_alone(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.chdir(folders)
+    given = folders / "own"
+    if fault in ("missing", "a file", "a link"):
+        given.rmdir()
+    if fault == "a file":
+        given.touch()
+    elif fault == "a link":
+        given.symlink_to(folders / "job")
+    elif fault == "writable by others":
+        given.chmod(0o770)
+    elif fault == "somebody else's":
+        os.chown(given, 12345, -1) if os.geteuid() == 0 else pytest.skip("needs root")
+    value = {"empty": "", "relative": "own", "NUL": "/x\0y"}.get(fault, str(given))
+    if fault == "NUL":  # no environment has one
+        monkeypatch.setattr("cbmon.endpoint.os.environ", {"XDG_RUNTIME_DIR": value})
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+    assert own_folder().parent == folders / "tmp"
+    assert not os.path.lexists(folders / "own" / "cbmon")
+    assert not os.path.lexists(folders / "job" / "cbmon")
+
+
+def test_a_runtime_folder_that_others_may_only_read_is_taken(folders: Path) -> None:
+    (folders / "own").chmod(0o755)
+    assert own_folder() == folders / "own" / "cbmon"
+
+
+def test_a_trainer_imports_nothing_to_listen_so_a_fork_meets_no_half_imported_module() -> None:
+    asks = """
+import sys, cbmon.callbacks
+from cbmon.endpoint import own_folder, socket_name
+before = set(sys.modules)
+own_folder(), socket_name("run.jsonl")
+print(sorted(set(sys.modules) - before))
+"""
+    found = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
 
 
 @pytest.fixture
@@ -364,6 +448,20 @@ def test_a_platform_that_does_not_tell_its_peers_is_asked_another_way(
     with connect_unchecked(listener[1]) as ours:
         assert peer_uid(ours) in (None, os.geteuid())  # None: no getpeereid, as on Linux
         assert peer_pid(ours) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses like nobody")
+def test_a_listener_that_lets_nobody_in_is_told_from_none(place: Path) -> None:
+    path = place / "full.sock"
+    with socket.socket(socket.AF_UNIX) as end, contextlib.ExitStack() as before:
+        end.bind(str(path))
+        end.listen(0)
+        before.enter_context(connect_unchecked(path))
+        with pytest.raises(NoAnswer, match="lets nobody in"):
+            connect(path, timeout_s=0.1)
+    with pytest.raises(NoWire) as refused:
+        connect(path, timeout_s=0.1)
+    assert not isinstance(refused.value, NoAnswer)
 
 
 def connect_unchecked(path: Path) -> socket.socket:

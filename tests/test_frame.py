@@ -139,13 +139,52 @@ def test_the_runs_stand_in_columns_and_their_numbers_end_in_one_column() -> None
     ]
 
 
+SWEEP = [
+    a_run(
+        f"experiments/sweep-mlp-dropout/lr-{rate}", Status.FINISHED, epoch=12, planned=12, metric="val_loss",
+        best=best, best_epoch=11, since=NOON,
+    )
+    for rate, best in (("0.1", 0.3745), ("0.01", 0.4), ("0.001", 0.5))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (80, " ✓ experime…-mlp-dropout/lr-0.1  12/12  finished     val_loss .3745 ★11◂  12:00"),
+        (70, " ✓ experi…dropout/lr-0.1  12/12  finished  val_loss .3745 ★11◂  12:00"),
+        (48, " ✓ exp…t/lr-0.1  12/12  finished     .3745 ★11◂"),
+        (36, " ✓ exp…t/lr-0.1  12/12  finished"),
+    ],
+)
+def test_the_best_stays_when_all_runs_have_ended(width: int, expected: str) -> None:
+    assert texts(frame.runs(SWEEP, width, 3, NOON))[0] == expected
+
+
+def test_the_chart_has_the_end_of_a_long_name_as_the_list_has() -> None:
+    titles = {texts(frame.curves(FALLING, view.name, 72, 12)[0])[0] for view in SWEEP}
+    assert len(titles) == 3
+
+
+STALLED = replace(RUNNING, says=True, word="no step since 14:57")
+
+
+def test_a_run_that_has_something_to_say_says_it_in_the_place_of_the_bar() -> None:
+    (row,) = frame.runs([STALLED], 80, 1, NOON)
+    assert "no step since 14:57" in texts((row,))[0]
+    assert "━" not in texts((row,))[0]
+    assert roles(row)["no step since 14:57"] is Role.TEXT
+    (row,) = frame.runs([replace(STALLED, is_stuck=True)], 80, 1, NOON)
+    assert roles(row)["no step since 14:57"] is roles(row)["●"] is Role.LOOK
+
+
 def test_the_word_done_goes_first_then_the_times_then_the_metrics_and_the_state_last() -> None:
     narrower = {width: texts(frame.runs(FOUR[:2], width, 2, NOON))[1] for width in (72, 66, 60, 44, 24)}
     assert narrower == {
         72: " ✗ run3  22      NaN loss, epoch 21   val_loss .9120 ★14          11:50",
         66: " ✗ run3  22      NaN loss, epoch 21  val_loss .9120 ★14     11:50",
         60: " ✗ run3  22      NaN loss, epoch 21     val_loss .9120 ★14",
-        44: " ✗ run3  22      NaN loss, epoch 21",
+        44: " ✗ run3  22      NaN loss, epo…  .9120 ★14",
         24: " ✗ run3  22      NaN l…",
     }
 
@@ -235,8 +274,8 @@ def test_the_chart_in_ascii_tells_the_curves_apart_by_their_glyphs() -> None:
 
 def test_a_small_chart_has_no_row_for_the_rate_and_keeps_the_metric_longer_than_the_name() -> None:
     assert texts(frame.curves(FALLING, "a_rather_long_name_of_a_run", 54, 3)[0])[0] == (
-        " a_rather_long…  loss   ── train .3010   ┄┄ val .4188"
-    )
+        " a_r…e_of_a_run  loss   ── train .3010   ┄┄ val .4188"
+    ), "as in the list: names of one experiment differ at the end"
     assert not any(row.startswith(" lr") for row in texts(frame.curves(FALLING, "run4", 60, 8)[0]))
 
 
@@ -502,7 +541,8 @@ def test_the_page_of_alerts_says_where_it_is(height: int, first: int, expected: 
 
 def test_callbacks_stand_one_a_row_as_far_as_there_is_room() -> None:
     lines = ["EarlyStopping val_loss · wait 3/5", "ReduceLROnPlateau val_loss · wait 1/2"]
-    assert texts(frame.strip_rows(lines, 24, 1)) == [" EarlyStopping val_loss" + "…"]
+    assert texts(frame.strip_rows(lines, 24, 1)) == [" EarlyStopping val_loss"]
+    assert texts(frame.strip_rows(lines, 20, 1)) == [" EarlyStopping val_…"]
     assert texts(frame.strip_rows(lines, 50, 9)) == [f" {line}" for line in lines]
     assert frame.strip_rows([], 50, 9) == ()
 
@@ -616,6 +656,54 @@ def test_facts_show_unknown_as_a_dash_and_epochs_of_four_figures_whole() -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "width", "most", "lines"),
+    [
+        ("takes 14 ms · the first one 894 ms", 40, 9, ["takes 14 ms · the first one 894 ms"]),
+        ("takes 14 ms · the first one 894 ms", 28, 9, ["takes 14 ms", "· the first one 894 ms"]),
+        ("takes 14 ms · the first one 894 ms", 12, 9, ["takes 14 ms", "· the first", "one 894 ms"]),
+        ("takes 14 ms · the first one 894 ms", 11, 9, ["takes 14 ms", "· the first", "one 894 ms"]),
+        ("takes 14 ms · the first one 894 ms", 10, 2, ["takes 14", "ms · the first one 894 ms"]),
+        ("train.py /a/long/path.jsonl", 12, 9, ["train.py", "/a/long/", "path.jsonl"]),
+        ("abcdefgh", 5, 9, ["abcde", "fgh"]),
+        ("/abcdefgh", 5, 9, ["/abcd", "efgh"]),
+        ("日本語日本語", 5, 9, ["日本", "語日", "本語"]),
+        ("日本", 1, 9, ["日本"]),
+        ("", 5, 9, [""]),
+        ("x", 0, 9, ["x"]),
+    ],
+)
+def test_a_fact_that_is_too_wide_goes_on_below(text: str, width: int, most: int, lines: list[str]) -> None:
+    assert frame._wrapped(text, width, most) == lines
+
+
+def test_facts_go_on_below_as_far_as_there_is_room() -> None:
+    view = FactsView(metrics=(), info=(("step", "takes 14 ms · the first one 894 ms"), ("host", "gpu-box")))
+    assert texts(frame.facts(view, 36, 9)) == [
+        "step       takes 14 ms",
+        "           · the first one 894 ms",
+        "host       gpu-box",
+    ]
+    full = replace(view, metrics=(("loss", 0.5, None),))
+    assert texts(frame.facts(full, 36, 5))[3:] == [
+        "step       takes 14 ms · the first …",
+        "host       gpu-box",
+    ]
+
+
+def test_what_has_no_room_in_the_strip_is_left_out_whole() -> None:
+    line = (
+        "epoch 2: step 232/300 · 74 steps/s · ≈ 1.3 s left · loss .3010 · accuracy .4474 · an epoch takes 4 s"
+    )
+    assert texts(frame.strip_rows([line], 78, 1)) == [
+        " epoch 2: step 232/300 · 74 steps/s · ≈ 1.3 s left · loss .3010"
+    ]
+    assert texts(frame.strip_rows([line], 80, 1))[0].endswith(" · loss .3010 · accuracy .4474")
+    assert texts(frame.strip_rows([line], 120, 1)) == [f" {line}"]
+    counted = "EarlyStopping loss · wait 3/5 · best .4120 ★37"
+    assert texts(frame.strip_rows([counted], 45, 1)) == [" EarlyStopping loss · wait 3/5 · best .4120"]
+
+
 def test_metrics_that_do_not_fit_are_counted_and_the_facts_below_them_stay() -> None:
     assert texts(frame.facts(FACTS, 44, 5)) == [
         "                       last       best",
@@ -705,6 +793,8 @@ RUNS = st.builds(
     rate=NUMBERS,
     since=st.floats(0, 4e9) | st.none(),
     done_at=NUMBERS,
+    says=st.booleans(),
+    is_stuck=st.booleans(),
     mark=st.none() | st.integers(0, 40),
 )
 VALUES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20)

@@ -5,8 +5,12 @@ from collections import Counter
 import pytest
 from textual.binding import Binding
 
+from cbmon.chart import MarkKind
+from cbmon.frame import _SEVERITY, BEST_OF_ALL
 from cbmon.tui.app import WatchApp
-from cbmon.tui.keys import KEYS, footer_text, help_lines
+from cbmon.tui.keys import CONTROL, KEYS, footer_text, help_lines
+from cbmon.tui.screens import LEGEND_COLUMNS, legend_lines
+from cbmon.views import GLYPHS, NEEDS_YOU, ascii_only
 
 PRESSABLE = [name for key in KEYS for name in key.keys.split(",")]
 
@@ -64,6 +68,16 @@ def test_in_80_columns_the_footer_has_what_if_and_help(ascii: bool, is_page: boo
     assert footer_text(ascii=ascii, is_page=is_page, width=1) == "? help  q quit"
 
 
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("is_page", [False, True])
+def test_in_80_columns_the_footer_has_all_that_is_asked_of_a_training(ascii: bool, is_page: bool) -> None:
+    hints = footer_text(ascii=ascii, is_page=is_page, width=78).split("  ")
+    assert [key.hint for key in KEYS if key.action in CONTROL] == ["L lr", "S save", "X stop"]
+    assert {"L lr", "S save", "X stop"} <= {*hints}
+    without = footer_text(ascii=ascii, width=78, keys=[key for key in KEYS if key.action not in CONTROL])
+    assert "/ filter" in without, "it gives way only to these"
+
+
 @pytest.mark.parametrize("is_page", [False, True])
 def test_what_the_footer_names_can_be_pressed(is_page: bool) -> None:
     for hint in footer_text(ascii=True, is_page=is_page).split("  "):
@@ -76,3 +90,13 @@ def test_footer_and_help_fit_a_screen_of_80_by_24_and_are_ascii_where_asked() ->
     assert len(footer_text(ascii=False, width=78)) <= 78
     assert max(map(len, help_lines(ascii=False))) <= 70
     assert all(text.isascii() for text in [footer_text(ascii=True), *help_lines(ascii=True)])
+
+
+def test_the_legend_has_every_glyph_in_few_lines_that_fit_80_columns() -> None:
+    lines = legend_lines()
+    told = {word[0] for line in lines for word in line.split()}
+    signs = {sign for sign, _ in _SEVERITY.values()}
+    assert {*GLYPHS.values(), *(kind.glyph for kind in MarkKind), *signs, NEEDS_YOU, BEST_OF_ALL, "▸"} <= told
+    assert max(map(len, lines)) <= LEGEND_COLUMNS
+    assert len(lines) <= 6, "more would hide the keys below them"
+    assert all(ascii_only(line).isascii() for line in lines)

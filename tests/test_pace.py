@@ -25,11 +25,16 @@ from cbmon.pace import (
     QUIET_LEAST_S,
     QUIET_LOG_S,
     QUIET_RECORD_S,
+    STUCK_EPOCHS,
+    STUCK_LEAST_S,
+    STUCK_MOST_S,
+    STUCK_STEPS,
     Stop,
     done_at,
     early_and_late,
     early_stop,
     epoch_seconds,
+    idle_since,
     last_work,
     quiet_after,
     slowest_seconds,
@@ -187,12 +192,30 @@ def test_each_attempt_has_its_own_moments() -> None:
 # --- done -----------------------------------------------------------------------------------------------------
 
 PACED = epochs([60, 120, 180])
+STEPPED = epochs([60, 120, 180], step=[0.6] * 3)
 
 
 def step(
     number: int, at: float, *, steps: int | None = 100, each: float | None = 0.6, phase: str = "train"
 ) -> Progress:
     return Progress(time=START + at, epoch=3, step=number, steps=steps, step_seconds=each, phase=phase)
+
+
+def live(
+    number: int,
+    at: float,
+    *,
+    epoch: int = 3,
+    steps: int | None = 100,
+    each: float | None = 0.6,
+    phase: str = "train",
+    speed: float | None = None,
+) -> Progress:
+    """A look that came over the wire: it tells when the epoch began."""
+    return Progress(
+        time=START + at, epoch=epoch, step=number, steps=steps, step_seconds=each, phase=phase,
+        steps_per_second=speed, begun=START + 180,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -235,14 +258,30 @@ def step(
             "?",
         ),
         ([PACED, Tick(time=START + 230)], 10, 600, "nothing is late yet"),
-        ([PACED, Tick(time=START + 270)], 10, 630, "the running epoch is late"),
+        ([PACED, Tick(time=START + 270)], 10, 600, "the running epoch is late, and nothing slides"),
+        ([PACED, Tick(time=START + 300)], 10, 600, "as late as the slowest was long"),
+        ([PACED, Tick(time=START + 301)], 10, None, "later: nobody knows"),
+        (
+            [epochs([60, 120, 300]), Tick(time=START + 550)],
+            10,
+            300 + 7 * 120,
+            "another slow one may be that late",
+        ),
+        ([PACED, live(50, 210), Tick(time=START + 213)], 10, 600, "a look of a moment ago"),
+        ([PACED, live(50, 210), Tick(time=START + 223)], 10, None, "no step for a while: no forecast"),
+        ([PACED, step(50, 210), Tick(time=START + 223)], 10, 600, "a file tells of steps now and then"),
+        ([PACED, live(50, 210, each=6.0, speed=2.0)], 10, 235 + 6 * 60, "it stood still in this epoch"),
+        ([STEPPED, live(50, 210, each=0.7)], 10, 210 + 35 + 6 * 60, "steps much as before"),
+        ([STEPPED, live(50, 210, each=6.0)], 10, 600, "it stood still, and how fast it is now is not known"),
+        ([epochs([4, 188], [4, 184])], 10, 188 + 8 * 4, "and here in the second"),
+        ([epochs([4, 188, 192], [4, 184, 4])], 10, 192 + 7 * 4, "which is forgotten"),
         ([PACED, Tick(time=START + 601)], 10, None, "the end has passed: no forecast"),
         ([PACED, Tick(time=START + 241)], 4, None, "the last epoch is late: no forecast"),
     ],
 )
 def test_it_will_be_done(events: list[Event], planned: int | None, done: float | None, sentence: str) -> None:
     found = done_at(a_run(*events), planned)
-    assert found == (None if done is None else pytest.approx(START + done)), sentence
+    assert found == (None if done is None else pytest.approx(START + done, rel=0, abs=0.01)), sentence
 
 
 def test_a_csv_log_that_was_seen_to_grow_will_be_done() -> None:
@@ -331,10 +370,73 @@ def test_it_is_quiet_after(run: Run, limit: float, sentence: str) -> None:
 def test_a_heartbeat_is_life_and_no_work() -> None:
     run = a_run(RunStarted(run_id="r", time=START), PACED, Heartbeat(time=START + 9000))
     assert (last_work(run), run.heard) == (START + 180, START + 9000)
-    assert stuck_after(run.current) == QUIET_FACTOR * 60
+    assert stuck_after(run) == QUIET_FACTOR * 60
     fold(run, step(5, 200))
     assert last_work(run) == START + 200
-    assert stuck_after(seen((1, 0), (2, 60)).current) is None, "a log's rows are all it has"
+    assert stuck_after(seen((1, 0), (2, 60))) is None, "a log's rows are all it has"
+
+
+MONITORED = RunStarted(run_id="r", time=START)
+SHORT = epochs([4, 8, 12], step=[0.013] * 3)
+VALIDATED = epochs([4, 8, 12], step=[0.013] * 3, validation=[1.0] * 3)
+HOURS = epochs([3600, 7200, 10_800], step=[0.1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("events", "age_s", "is_idle", "sentence"),
+    [
+        ([SHORT], 999, False, "between epochs nothing is known of steps"),
+        ([SHORT, live(232, 13, each=0.013, steps=300)], 2.9, False, "a pause of the collector"),
+        ([SHORT, live(232, 13, each=0.013, steps=300)], 3.1, True, "200 steps' worth"),
+        ([SHORT, live(5, 13, each=1.5)], 29, False, "slow steps: a batch of long sequences"),
+        ([SHORT, live(5, 13, each=1.5)], 31, True, "20 of them"),
+        ([SHORT, live(5, 13, each=None)], 3.1, True, "by the steps of the epochs before"),
+        ([SHORT, live(0, 13, each=None)], 59, False, "buffers are filled, workers started"),
+        ([SHORT, live(1, 13, each=None)], 61, True, "for a minute"),
+        ([SHORT, live(100, 13)], 59, False, "all steps are done: callbacks save"),
+        ([SHORT, live(100, 13)], 61, True, "for a minute"),
+        ([MONITORED, live(0, 0, epoch=0, each=None)], 9999, False, "the first step compiles"),
+        ([MONITORED, live(9, 0, epoch=0, each=0.1)], 3.1, True, "the first epoch has steps by now"),
+        ([SHORT, live(0, 13, each=None, phase="validation")], 9999, False, "validation for the first time"),
+        ([VALIDATED, live(0, 13, each=None, phase="validation")], 61, True, "and again"),
+        ([SHORT, step(5, 13, each=0.1)], 59, False, "a file tells of a step every 10 s"),
+        ([SHORT, step(5, 13, each=0.1)], 61, True, "but has not for a minute"),
+    ],
+)  # fmt: skip
+def test_a_look_that_is_too_old_for_one_step_is_told_to_be(
+    events: list[Event], age_s: float, is_idle: bool, sentence: str
+) -> None:
+    run = a_run(*events)
+    at = run.progress.time if run.progress else START
+    assert at is not None
+    fold(run, Tick(time=at + age_s))
+    assert idle_since(run) == (at if is_idle else None), sentence
+
+
+@pytest.mark.parametrize(
+    ("events", "limit", "sentence"),
+    [
+        ([SHORT, live(5, 13)], STUCK_EPOCHS * 4, "epochs of 4 s: 40 s within one"),
+        ([epochs([1, 2, 3]), live(5, 13)], STUCK_LEAST_S, "of 1 s: nobody is called for 10 s"),
+        ([HOURS, live(5, 13, each=0.1)], STUCK_MOST_S, "of an hour: 10 minutes for a fast step"),
+        ([HOURS, live(5, 13, each=30.0)], STUCK_STEPS * 30, "and longer for a slow one"),
+        ([PACED, live(5, 200)], 600, "of a minute"),
+        ([SHORT], QUIET_RECORD_S, "between epochs callbacks may save for minutes"),
+        ([SHORT, live(100, 13)], QUIET_RECORD_S, "or after the last step, before the Monitor hears of the end"),
+        ([SHORT, live(5, 13, steps=None)], QUIET_RECORD_S, "nobody knows whether it is the last"),
+        ([SHORT, step(5, 13)], QUIET_RECORD_S, "a file alone"),
+        ([epochs([40, 44, 48], [40, 4, 4]), live(5, 51)], 400, "another epoch was as long"),
+        ([live(0, 0, epoch=0)], None, "the very first step compiles for any time"),
+        ([live(7, 0, epoch=0)], STUCK_MOST_S, "the first epoch: a last batch of another size compiles again"),
+        ([SHORT, live(0, 13, phase="validation")], STUCK_MOST_S, "validation for the first time"),
+        ([SHORT, live(9, 13, phase="validation")], STUCK_MOST_S, "to its last step"),
+        ([VALIDATED, live(9, 13, phase="validation")], STUCK_EPOCHS * 4, "and again"),
+    ],
+)  # fmt: skip
+def test_it_is_stuck_the_sooner_the_faster_it_goes(
+    events: list[Event], limit: float | None, sentence: str
+) -> None:
+    assert stuck_after(a_run(MONITORED, *events)) == limit, sentence
 
 
 @given(event_lists)
@@ -343,8 +445,10 @@ def test_no_events_make_a_pace_raise(events: list[Event]) -> None:
     for event in events:
         fold(run, event)
         attempt = run.current
-        for ask in (epoch_seconds, slowest_seconds, early_and_late, quiet_after, stuck_after):
+        for ask in (epoch_seconds, slowest_seconds, early_and_late, quiet_after):
             ask(attempt)
+        for look in (stuck_after, idle_since):
+            look(run)
         early_stop(run)
         last_work(run)
         for planned in (None, 0, 1, 7, 2**53):

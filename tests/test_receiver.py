@@ -1,5 +1,7 @@
 """What RemoteMonitor sends becomes records: its real requests, real sockets, and what nobody should send."""
 
+import ast
+import errno
 import json
 import math
 import os
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from cbmon.cli import main
 from cbmon.errors import BadCall
 from cbmon.events import EPOCH_MAX, EpochsEnded, decode_line, encode_line
+from cbmon.frame import empty_rows, text
 from cbmon.receiver import (
     KEYS_MAX,
     Caps,
@@ -34,10 +37,13 @@ from cbmon.receiver import (
     decode_epoch,
     parse_address,
     record_name,
+    script_lines,
 )
 from cbmon.rules import Status, status
 from cbmon.run import Run, fold
 from cbmon.sources import find, read_whole
+from cbmon.units import cells
+from cbmon.word import Notes
 from tests.test_watch_pty import Terminal
 
 FORM = "application/x-www-form-urlencoded"
@@ -322,16 +328,144 @@ def test_somebody_elses_file_is_left_alone(tmp_path: Path, data: bytes) -> None:
     assert "no record of cbmon" in here.said[0]
 
 
+EVENT = b'{"event":"epochs"}\n'
+
+
+def refuse_one(refused: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system refuse a file: who runs the tests may be allowed everything."""
+    real = os.open
+
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if path == refused:
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr("cbmon.receiver.os.open", opened)
+
+
+def written_beside(folder: Path, refused: Path) -> list[str]:
+    """What is said while lines for a file that cannot be written stand between those of another."""
+    said: list[str] = []
+    writer = Writer(said.append, retry_s=PATIENCE_S)
+    for path in (folder / "a.jsonl", refused, folder / "a.jsonl", refused, folder / "a.jsonl"):
+        assert writer.put(path, EVENT)
+    writer.start()
+    until = time.monotonic() + PATIENCE_S
+    while writer._bytes_done < 5 * len(EVENT) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (folder / "a.jsonl").read_bytes() == 3 * EVENT, "no other run waits"
+    assert list(writer.foreign) == [refused]
+    writer.close()
+    return said
+
+
 def test_a_link_is_not_followed_and_the_others_are_written(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    (tmp_path / record_name("/run")).symlink_to(target)
+    target, path = tmp_path / "target", tmp_path / record_name("/run")
+    path.symlink_to(target)
+    said = written_beside(tmp_path, path)
+    assert not target.exists()
+    assert said == [
+        f"{path}: this is a link, and none is followed; this run is not recorded",
+        "2 epochs could not be written",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "socket", "pipe", "long name", "foreign file"])
+def test_what_is_no_file_of_ours_is_said_once_and_the_others_are_written(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / (("a" * 300 if kind == "long name" else "run") + ".jsonl")
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as own:
+                own.bind(os.path.relpath(path))
+        case "pipe":
+            os.mkfifo(path)
+        case "foreign file":
+            path.write_bytes(b"precious\n")
+    said = written_beside(tmp_path, path)
+    assert len(said) == 2
+    assert said[0].startswith(f"{path}: ")
+    assert said[1] == "2 epochs could not be written"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EFBIG, errno.ETXTBSY])
+def test_a_file_that_may_not_be_written_is_said_once_and_the_others_are_written(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_one(tmp_path / "run.jsonl", number, monkeypatch)
+    said = written_beside(tmp_path, tmp_path / "run.jsonl")
+    assert os.strerror(number) in said[0]
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "is_open"),
+    [
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EIO, True),
+        (errno.ENOENT, True),
+        (errno.ENOTDIR, True),
+        (errno.EROFS, True),
+        (errno.EACCES, False),
+    ],
+)
+def test_trouble_of_the_disk_and_of_the_folder_may_pass(
+    tmp_path: Path, number: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     writer = Writer(said.append, retry_s=0.01)
-    writer.start()
-    writer.put(tmp_path / record_name("/run"), b"{}\n")
+    with monkeypatch.context() as patch:
+        refuse_one(tmp_path / "run.jsonl", number, patch)
+        patch.setattr("cbmon.receiver.os.access", lambda *_: is_open)
+        writer.put(tmp_path / "run.jsonl", EVENT)
+        writer.start()
+        until = time.monotonic() + PATIENCE_S
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not writer.foreign
+    while len(said) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
     writer.close()
-    assert not target.exists()
-    assert said[-1] == "1 epoch could not be written"
+    assert (tmp_path / "run.jsonl").read_bytes() == EVENT
+    assert ["written later" in said[0], "can be written again" in said[1]] == [True, True]
+
+
+def test_the_trainer_of_a_run_that_cannot_be_written_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / record_name("/run")).mkdir()
+    with place(tmp_path) as here:
+        assert here.post(line(0, loss=1)) == 200, "the disk is not waited for"
+        until = time.monotonic() + PATIENCE_S
+        while not here.receiver.writer.foreign and time.monotonic() < until:
+            time.sleep(0.01)
+        assert here.post(line(1, loss=1)) == 409
+        assert here.post(line(0, loss=1), "/other") == 200
+    assert [list(run.current.epochs) for run in here.runs().values()] == [[0]]
+    assert "Is a directory; this run is not recorded" in here.said[0]
+    assert "409 Conflict" in here.said[1]
+    assert here.said[2:] == ["1 epoch could not be written"]
+
+
+def test_what_waits_is_bounded_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cbmon.receiver.QUEUE_BYTES_MAX", 3 * len(EVENT))
+    writer = Writer([].append)
+    path = tmp_path / "run.jsonl"
+    assert [writer.put(path, EVENT) for _ in range(5)] == [True] * 3 + [False] * 2
+    writer.start()
+    until = time.monotonic() + PATIENCE_S
+    while not writer.put(path, EVENT) and time.monotonic() < until:
+        time.sleep(0.01)
+    writer.close()
+    assert path.read_bytes() == 4 * EVENT, "what was written makes room"
+
+
+def test_more_than_may_wait_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cbmon.receiver.QUEUE_BYTES_MAX", 10)
+    with place(tmp_path) as here:
+        assert here.post(line(0, loss=1)) == 503
+    assert "wait for the disk" in here.said[0]
+    assert here.receiver.taken == 0
 
 
 def test_a_disk_that_refuses_is_said_once_and_asked_again(tmp_path: Path) -> None:
@@ -567,6 +701,52 @@ def test_ipv6(tmp_path: Path) -> None:
         assert here.post(line(0, loss=1)) == 200
 
 
+# --- what the script needs ------------------------------------------------------------------------------------
+
+
+def test_the_call_for_the_script_names_an_address_that_others_reach(tmp_path: Path) -> None:
+    with place(tmp_path, address="0.0.0.0:0", token="secret") as here:
+        assert here.url == f"http://{socket.gethostname()}:{here.address[1]}"
+    with place(tmp_path, address="127.0.0.1:0") as here:
+        assert here.url.startswith("http://127.0.0.1:")
+
+
+def test_the_call_for_the_script_is_python_and_has_no_token_in_it() -> None:
+    for has_token in (False, True):
+        call = ast.parse(" ".join(map(str.strip, script_lines("http://gpu1:9000", has_token=has_token))))
+        told = ast.unparse(call)
+        assert "RemoteMonitor(root='http://gpu1:9000', path='/NAME'" in told
+        assert ("headers={'X-Token': os.environ['CBMON_TOKEN']}" in told) is has_token
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_an_empty_screen_has_the_call_for_the_script_while_it_listens(has_token: bool) -> None:
+    lines = script_lines("http://127.0.0.1:65535", has_token=has_token)
+    rows = empty_rows("logs", 80, 16, remote=lines)
+    shown = [row.strip() for row in text(rows).split("\n")]
+    assert f"keras.callbacks.{lines[0]}" in shown
+    assert [part.strip() for part in lines[1:]] == [part for part in shown if "X-Token" in part]
+    assert any("Monitor('logs')" in row for row in shown)
+    assert {sum(cells(part) for part, _ in row) for row in rows} == {80}
+    assert "RemoteMonitor" not in text(empty_rows("logs", 80, 16)), "not where nobody listens"
+
+
+def test_a_note_stands_until_the_first_epoch(tmp_path: Path) -> None:
+    notes, drawn = Notes(), list[bool]()
+    notes.changed = lambda: drawn.append(True)
+    notes.stand("listening")
+    for number in range(5):
+        notes(f"word {number}")
+    assert notes.lines == ["listening", "word 2", "word 3", "word 4"]
+    with place(tmp_path) as here:
+        here.receiver._began = notes.sit
+        assert here.post(b"nonsense") == 400
+        assert notes.lines[0] == "listening"
+        assert [here.post(line(0, loss=1)), here.post(line(1, loss=1))] == [200, 200]
+    assert notes.lines == ["word 2", "word 3", "word 4"]
+    assert len(drawn) == 7, "told once that it sits"
+
+
 # --- the real one ---------------------------------------------------------------------------------------------
 
 
@@ -687,6 +867,18 @@ def test_listen_writes_all_it_took_in_when_it_is_ended(tmp_path: Path, number: i
     assert len(path.read_text().splitlines()) == 20
 
 
+def test_listen_on_all_addresses_says_where_and_how_and_keeps_the_token(tmp_path: Path) -> None:
+    with process(tmp_path, "listen", "0.0.0.0:0", "logs", "--token", "hush-hush") as child:
+        assert child.stderr
+        said = child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        child.wait(PATIENCE_S)
+    host = re.escape(socket.gethostname())
+    assert re.match(rf"cbmon: RemoteMonitor\(root='http://{host}:\d+', path='/NAME', headers=", said)
+    assert "os.environ['CBMON_TOKEN']" in said
+    assert "hush-hush" not in said
+
+
 def test_watch_tells_in_lines_what_it_takes_in(tmp_path: Path) -> None:
     with process(tmp_path, "watch", "--plain", "--listen", "127.0.0.1:0", "logs") as child:
         assert child.stderr
@@ -706,8 +898,11 @@ def test_the_screen_shows_what_it_takes_in_and_what_it_refuses(tmp_path: Path) -
     requests = pytest.importorskip("requests")
     try:
         terminal.shows("q quit")
+        terminal.shows(f"listening for RemoteMonitor(root='http://127.0.0.1:{port}', path='/NAME')")
         assert send(port, 0, loss=0.5) == 200
         terminal.shows("run7-")
+        terminal.settle()
+        assert not any("listening for" in row for row in terminal.screen.display)
         url = f"http://127.0.0.1:{port}/run7"
         assert requests.post(url, data="nonsense", timeout=PATIENCE_S).status_code == 400
         terminal.shows("refused a request from 127.0.0.1, 400 Bad Request")

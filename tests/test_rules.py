@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cbmon.chart import MarkKind
 from cbmon.events import (
     CheckpointSaved,
+    ControlApplied,
     EpochsEnded,
     Event,
     Heartbeat,
@@ -58,7 +59,7 @@ def a_run(*events: Event) -> Run:
 
 
 def rows(rate: Values | None = None, first: int = 0, **metrics: Values) -> EpochsEnded:
-    count = len(next(iter(metrics.values())))
+    count = len(next(iter([*metrics.values(), rate or []])))
     return EpochsEnded(epochs=list(range(first, first + count)), metrics=metrics, learning_rate=rate)
 
 
@@ -306,6 +307,74 @@ def test_a_state_keeps_its_key_while_it_lasts() -> None:
 # --- how it goes, and how it ended ----------------------------------------------------------------------------
 
 
+def asked(number: int, old: float | None, new: float | None, by: str = "ada@gpu1:7") -> ControlApplied:
+    return ControlApplied(epoch=number - 1, command="lr", by=by, old=old, new=new)
+
+
+ADA = ", asked for by ada@gpu1"
+
+
+@pytest.mark.parametrize(
+    ("events", "expected", "marks", "sentence"),
+    [
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05)],
+            [f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}"], [2], "at once, before its epoch ends",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), rows(first=1, rate=[0.1, 0.05])],
+            [f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}"], [2], "an old record has it an epoch later",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), rows(first=1, rate=[0.05, 0.05])],
+            [f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}"], [2], "a new one at the epoch itself",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), rows(first=1, rate=[0.05000000074505806])],
+            [f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}"], [2], "rounded to float32",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), rows(first=1, rate=[0.1, 0.005])],
+            [f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}", "info: learning rate 0.1 → 5e-3 at epoch 3"],
+            [2, 3], "and a callback cut it again",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), rows(first=1, rate=[0.05, 0.1, 0.05])],
+            [
+                f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}",
+                "info: learning rate 0.05 → 0.1 at epoch 3", "info: learning rate 0.1 → 0.05 at epoch 4",
+            ],
+            [2, 3, 4], "later the same value by another cause",
+        ),
+        (
+            [rows(rate=[0.1]), asked(2, 0.1, 0.05), asked(2, 0.05, 0.02, "bob@x:1"), rows(first=1, rate=[0.02])],
+            [
+                f"info: learning rate 0.1 → 0.05 at epoch 2{ADA}",
+                "info: learning rate 0.05 → 0.02 at epoch 2, asked for by bob@x",
+            ],
+            [2, 2], "two in one epoch are two events",
+        ),
+        (
+            [rows(rate=[0.1]), ControlApplied(epoch=0, command="stop", by="ada@gpu1:7")],
+            [f"info: stop after epoch 1{ADA}"], [], "a stop",
+        ),
+        (
+            [rows(rate=[0.1]), *(ControlApplied(epoch=0, command=word) for word in ("stop_now", "save"))],
+            ["info: stop within epoch 1"], [], "nobody known; a save shows in what was saved",
+        ),
+    ],
+)  # fmt: skip
+def test_a_learning_rate_that_was_asked_for_is_one_event_and_names_who(
+    events: list[Event], expected: list[str], marks: list[int], sentence: str
+) -> None:
+    run = a_run(STARTED, *events)
+    assert told(run) == expected, sentence
+    assert sorted(mark.x for mark in chart_view(run).marks if mark.kind is MarkKind.LR) == marks, sentence
+    assert len({alert.key for alert in alerts(run)}) == len(expected), "each can be told once"
+    fold(run, RunEnded(how="finished"))
+    assert told(run)[: len(expected)] == expected
+
+
 def paced(*seconds: float, first: int = 0, at: float = 0.0) -> EpochsEnded:
     ends = [START + at + sum(seconds[: row + 1]) for row in range(len(seconds))]
     return EpochsEnded(
@@ -342,6 +411,13 @@ def at(seconds: float, now: float) -> str:
     return clock(START + seconds, START + now)
 
 
+def within(number: int, *, at: float, step: int = 5, phase: str = "train") -> Progress:
+    """A look into an epoch that came over the wire."""
+    return Progress(
+        time=START + at, epoch=number, step=step, steps=100, phase=phase, step_seconds=0.04, begun=START + at
+    )
+
+
 @pytest.mark.parametrize(
     ("events", "state", "expected", "sentence"),
     [
@@ -375,6 +451,49 @@ def at(seconds: float, now: float) -> str:
             Status.RUNNING,
             [],
             "the first epoch may take any time",
+        ),
+        (
+            [STARTED, paced(4, 4), within(2, at=12), Heartbeat(time=START + 40), looked(51)],
+            Status.RUNNING,
+            [],
+            "ten epochs' worth are not over",
+        ),
+        (
+            [STARTED, paced(4, 4), within(2, at=12), looked(53)],
+            Status.RUNNING,
+            [f"warning: no step since {at(12, 53)}, epochs take 4.0 s: stuck?"],
+            "the sooner the faster it went",
+        ),
+        (
+            [STARTED, paced(4, 4), within(2, at=12), looked(53), within(2, at=54), looked(54)],
+            Status.RUNNING,
+            [],
+            "it goes on",
+        ),
+        ([STARTED, paced(4, 4), looked(150)], Status.RUNNING, [], "a checkpoint that takes minutes"),
+        (
+            [STARTED, paced(4, 4), within(2, at=12, step=100), looked(150)],
+            Status.RUNNING,
+            [],
+            "and one before the Monitor hears of the epoch's end",
+        ),
+        (
+            [STARTED, paced(4, 4), within(2, at=12, phase="validation", step=0), looked(150)],
+            Status.RUNNING,
+            [],
+            "the first validation compiles",
+        ),
+        (
+            [STARTED, within(0, at=2, step=0), Heartbeat(time=START + 3000), looked(3001)],
+            Status.RUNNING,
+            [],
+            "as does the first step",
+        ),
+        (
+            [STARTED, within(0, at=2), Heartbeat(time=START + 600), looked(603)],
+            Status.RUNNING,
+            [f"warning: no step since {at(2, 603)}: stuck?"],
+            "in the first epoch: ten minutes without a step",
         ),
         (
             [STARTED, paced(60, 60), looked(120 + QUIET_RECORD_S + 1)],

@@ -384,6 +384,11 @@ def test_the_document_is_printed_though_nothing_was_readable(show: Any, path: st
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.parametrize("path", ["unix://", "unix:///tmp/x.sock"])
+def test_a_socket_is_named_as_it_was_given(show: Any, path: str) -> None:
+    assert show(path).stderr == f"cbmon: {path}: a socket keeps nothing: it can only be watched live\n"
+
+
 def test_a_path_without_a_log_is_exit_code_3_and_said(show: Any) -> None:
     shown = show("absent.csv")
     assert shown.code == 3

@@ -16,6 +16,7 @@ from cbmon.events import (
     CallbackState,
     CallbackStates,
     CheckpointSaved,
+    ControlApplied,
     EpochsEnded,
     Event,
     LearningRateChanged,
@@ -129,6 +130,14 @@ STATES: dict[str, tuple[list[Event], Status, str, str, bool]] = {
     "stopped by two": (
         [started(), TEN, ended("stopped", by=["EarlyStopping", "Budget"])],
         Status.STOPPED, "■", "stopped by EarlyStopping and Budget", False,
+    ),
+    "stopped by somebody": (
+        [started(), TEN, ended("stopped", by=["root@vm:29033"])],
+        Status.STOPPED, "■", "stopped by root@vm", False,
+    ),
+    "a callback with a colon in its name": (
+        [started(), TEN, ended("stopped", by=["Stop@home:x"])],
+        Status.STOPPED, "■", "stopped by Stop@home:x", False,
     ),
     "stopped by code of its own": (
         [started(), TEN, ended("stopped")], Status.STOPPED, "■", "stopped early", False,
@@ -325,6 +334,223 @@ def plain_view(name: str, since: float | None = None, needs_you: bool = False) -
     return RunView(
         name=name, status=Status.GROWING, glyph="◐", word="growing", needs_you=needs_you, since=since
     )
+
+
+def asked(command: str, number: int, **more: Any) -> ControlApplied:
+    return ControlApplied(epoch=number - 1, command=command, by="ada@gpu1:7", time=NOON + 30, **more)
+
+
+PACED = [epoch(number, loss=0.5, at=NOON - 4.0 * (10 - number)) for number in range(1, 11)]
+
+
+def stepped(number: int, at: float, **more: Any) -> Progress:
+    return Progress(
+        epoch=number - 1, step=232, steps=300, time=NOON + at, begun=NOON, step_seconds=0.013,
+        steps_per_second=74.0, metrics={"loss": 0.25}, **more,
+    )  # fmt: skip
+
+
+MINUTES = "12:00"
+
+
+@pytest.mark.parametrize(
+    ("events", "word", "strip", "forecasts", "sentence"),
+    [
+        (
+            [stepped(11, 3), look(4)], "running",
+            "epoch 11: step 232/300 · 74 steps/s · ≈ 919 ms left · loss .2500 · an epoch takes 4.0 s",
+            True, "it goes on",
+        ),
+        (
+            [stepped(11, 3), look(7)], f"no step since {MINUTES}",
+            f"epoch 11: step 232/300 · no step since {MINUTES} · loss .2500 · an epoch takes 4.0 s · a step 13 ms",
+            False, "neither speed nor what is left, nor when it is done",
+        ),
+        (
+            [stepped(11, 3), look(44)], f"stuck since {MINUTES}?",
+            f"epoch 11: step 232/300 · no step since {MINUTES} · loss .2500 · an epoch takes 4.0 s · a step 13 ms",
+            False, "ten epochs' worth",
+        ),
+        (
+            [stepped(11, 3), look(180)], f"stuck since {MINUTES}?",
+            f"epoch 11: step 232/300 · no step since {MINUTES} · loss .2500 · an epoch takes 4.0 s · a step 13 ms",
+            False, "and no more than before, so nothing is drawn",
+        ),
+        (
+            [stepped(11, 3), look(180), stepped(11, 181), look(182)], "running",
+            "epoch 11: step 232/300 · 74 steps/s · ≈ 919 ms left · loss .2500 · an epoch takes 4.0 s",
+            True, "it goes on again",
+        ),
+    ],
+)  # fmt: skip
+def test_a_hung_training_does_not_look_healthy(
+    events: list[Event], word: str, strip: str, forecasts: bool, sentence: str
+) -> None:
+    run = a_run(started(40), *PACED, *events)
+    view = run_view(a_log(), run)
+    assert (view.status, view.word, strip_lines(run)[0]) == (Status.RUNNING, word, strip), sentence
+    assert (view.done_at is not None) is forecasts, sentence
+    assert view.is_stuck is word.startswith("stuck")
+    assert view.says is (word != "running")
+
+
+def test_after_the_last_step_nothing_is_told_of_speed() -> None:
+    saving = stepped(11, 3)
+    saving = Progress(epoch=10, step=300, steps=300, time=saving.time, begun=NOON, steps_per_second=74.0)
+    run = a_run(started(40), *PACED, saving, look(20))
+    assert strip_lines(run)[0] == "epoch 11: step 300/300 · an epoch takes 4.0 s"
+    assert run_view(a_log(), run).word == "running", "a checkpoint is saved"
+
+
+def test_a_run_that_stands_still_is_the_same_view_at_every_look() -> None:
+    run = a_run(started(40), *PACED, stepped(11, 3), look(50))
+    first = run_view(a_log(), run)
+    for at in (55, 90, 170):
+        fold(run, look(at))
+        assert run_view(a_log(), run) == first
+    run = a_run(started(40), *PACED, look(3))
+    first = run_view(a_log(), run)
+    assert first.done_at == NOON + 30 * 4
+    fold(run, look(6))
+    assert run_view(a_log(), run) == first, "between epochs, too, nothing slides"
+
+
+@pytest.mark.parametrize(
+    ("events", "word", "done_s", "sentence"),
+    [
+        ([asked("stop", 11), stepped(11, 3)], "stops after epoch 11", 3 + 68 * 0.013, "asked for in this epoch"),
+        ([stepped(11, 3), asked("stop_now", 11)], "stops within epoch 11", 3 + 68 * 0.013, "at once"),
+        ([asked("stop", 10)], "stops after epoch 10", 0, "between epochs"),
+        ([asked("stop", 9), stepped(11, 3)], "running", None, "the script went on all the same"),
+        ([asked("lr", 11, old=0.1, new=0.01)], "running", None, "something else"),
+        ([asked("stop", 11), epoch(11, loss=0.5, at=NOON + 4)], "stops after epoch 11", 4, "it ends"),
+        ([asked("stop", 11), ended("stopped", by=["ada@gpu1:7"])], "stopped by ada@gpu1", None, "it has ended"),
+    ],
+)  # fmt: skip
+def test_a_stop_that_was_asked_for_is_told_until_it_comes(
+    events: list[Event], word: str, done_s: float | None, sentence: str
+) -> None:
+    run = a_run(started(40), *PACED, *events)
+    view = run_view(a_log(), run)
+    assert (view.word, view.says) == (word, word.startswith("stops")), sentence
+    if done_s is not None:
+        assert view.done_at == pytest.approx(NOON + done_s, rel=0, abs=0.01), sentence
+
+
+@pytest.mark.parametrize(
+    ("events", "rate", "sentence"),
+    [
+        ([], None, "not recorded"),
+        ([epoch(1, rate=0.125)], 0.125, "the last recorded"),
+        ([epoch(1, rate=0.125), asked("lr", 1, old=0.125, new=0.0625)], 0.0625, "changed after its epoch"),
+        ([epoch(1, rate=0.125), asked("lr", 2, old=0.125, new=0.0625)], 0.0625, "changed in the next"),
+        ([asked("lr", 1, old=0.125, new=0.0625), epoch(1, rate=0.125)], 0.0625, "an old record: as it began"),
+        (
+            [asked("lr", 1, old=0.125, new=0.0625), epoch(1, rate=0.125), epoch(2, rate=0.01)], 0.01,
+            "a callback has set another one since",
+        ),
+        ([asked("lr", 1, old=0.5, new=0.25), asked("lr", 1, old=0.25, new=0.2)], 0.2, "twice"),
+        ([epoch(1, rate=0.125), asked("lr", 1)], 0.125, "of several optimizers"),
+        ([epoch(1, rate=0.125), stepped(2, 3, learning_rate=0.1)], 0.1, "the running epoch tells"),
+        (
+            [epoch(1, rate=0.125), asked("lr", 1, old=0.125, new=0.0625), stepped(2, 3, learning_rate=0.1)], 0.1,
+            "a schedule has set it again",
+        ),
+        (
+            [epoch(1, rate=0.125), stepped(2, 3, learning_rate=0.1), asked("lr", 2, old=0.1, new=0.05)], 0.05,
+            "changed within the running epoch",
+        ),
+        ([epoch(1, rate=0.125), asked("save", 1)], 0.125, "something else"),
+    ],
+)  # fmt: skip
+def test_the_learning_rate_shown_is_the_one_in_effect(
+    events: list[Event], rate: float | None, sentence: str
+) -> None:
+    run = a_run(started(), *events)
+    assert (run_view(a_log(), run).rate, chart_view(run).rate) == (rate, rate), sentence
+
+
+def cut(steps: int | None, control: ControlApplied | None, end: bool = True, **seconds: float) -> Run:
+    row = EpochsEnded(
+        epochs=[22], metrics={"loss": [1.0]}, seconds={name: [took] for name, took in seconds.items()}
+    )
+    begin = RunStarted(run_id="r", epochs=40, steps=steps)
+    return a_run(
+        begin, epoch(22, loss=1.0), *filter(None, [control]), row, *([ended("stopped")] if end else [])
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "is_part", "sentence"),
+    [
+        (cut(300, asked("stop_now", 23), epoch=2.0, step=0.01), True, "300 steps would have taken 3 s"),
+        (cut(300, asked("stop_now", 23), epoch=3.5, step=0.01), False, "time for all: nobody can say"),
+        (cut(300, asked("stop_now", 23), epoch=3.5, step=0.01, validation=1.5), True, "less its validation"),
+        (cut(300, asked("stop_now", 23), epoch=2.0), False, "the record does not tell of steps"),
+        (cut(None, asked("stop_now", 23), epoch=2.0, step=0.01), False, "nor of how many"),
+        (cut(300, asked("stop", 23), epoch=2.0, step=0.01), False, "after its end"),
+        (cut(300, asked("stop_now", 22), epoch=2.0, step=0.01), False, "another epoch"),
+        (cut(300, None, epoch=2.0, step=0.01), False, "nobody asked"),
+        (cut(300, asked("stop_now", 23), False, epoch=2.0, step=0.01), False, "it has not ended"),
+    ],
+)
+def test_an_epoch_that_was_cut_short_is_marked_where_the_record_proves_it(
+    run: Run, is_part: bool, sentence: str
+) -> None:
+    rows = [row[0] for row in epochs_view(run, 9).rows]
+    assert rows == ["22", "part of 23" if is_part else "23"], sentence
+    told = [alert.message for alert in alerts(run) if alert.kind == "stopped"]
+    if run.current.ended:
+        assert told == [f"stopped by its own code {'within' if is_part else 'after'} epoch 23"], sentence
+
+
+def begins(name: str, begun: float | None, status: Status, since: float, **more: Any) -> RunView:
+    return listed(name, begun=begun, status=status, since=since, **more)
+
+
+def test_the_order_at_the_start_is_the_same_for_whoever_looks_whenever() -> None:
+    on, off = Status.RUNNING, Status.FINISHED
+    for since in ((5.0, 7.0, 6.0), (7.0, 6.0, 5.0)):
+        found = [
+            begins(name, at, on, last) for name, at, last in zip("abc", (1.0, 2.0, 3.0), since, strict=True)
+        ]
+        assert [view.name for view in newest_first(dict(enumerate(found))).values()] == ["c", "b", "a"]
+    mixed = [
+        begins("over", 9.0, off, 9.5),
+        begins("long", 1.0, on, 9.0),
+        begins("csv", None, Status.GROWING, 2.0),
+        begins("NaN", 0.0, off, 0.0, needs_you=True),
+        begins("before", 8.0, off, 9.9),
+    ]
+    assert [view.name for view in newest_first(dict(enumerate(mixed))).values()] == [
+        "NaN", "csv", "long", "over", "before",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("events", "begun"),
+    [
+        ([started(), epoch(1, at=NOON + 9)], NOON),
+        ([epoch(1, at=NOON + 9), epoch(2, at=NOON + 18)], NOON + 9),
+        ([epoch(1), look(5, written_s=5)], None),
+        ([started(), epoch(1), RunStarted(run_id="r", time=NOON + 99)], NOON + 99),
+        ([], None),
+    ],
+)
+def test_a_run_began_when_it_says(events: list[Event], begun: float | None) -> None:
+    assert run_view(a_log(), a_run(*events)).begun == begun
+
+
+def test_the_latest_checkpoint_is_named_below_the_alerts() -> None:
+    run = a_run(
+        started(), epoch(1, loss=1.0), CheckpointSaved(epoch=0, path="m-1.keras"), Malformed(reason="x")
+    )
+    assert alert_lines(run) == [(Severity.INFO, "saved m-1.keras (epoch 1)"), (Severity.WARNING, "x")]
+
+
+def test_facts_have_the_path_of_the_record() -> None:
+    assert dict(facts_view(a_run(started()), a_log("logs/run4.jsonl")).info)["record"] == "logs/run4.jsonl"
+    assert "record" not in dict(facts_view(a_run(started())).info)
 
 
 def test_runs_are_listed_newest_first_and_by_name_where_that_is_the_same() -> None:

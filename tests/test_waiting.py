@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -328,3 +329,89 @@ def test_a_deleted_log_ends_the_waiting(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["wait", str(path), "--timeout", "30s"]) == 1
     taker.join()
     assert "the file is gone" in capsys.readouterr().err
+
+
+# --- what is not there yet ------------------------------------------------------------------------------------
+
+
+def finished(path: Path, delay_s: float) -> Thread:
+    """A trainer that begins late: it makes the folder and the file, and ends."""
+
+    def train() -> None:
+        time.sleep(delay_s)
+        path.parent.mkdir(exist_ok=True)
+        write(path, STARTED)
+        time.sleep(0.2)
+        write(path, RECORDED, RunEnded(how="finished"))
+
+    trainer = Thread(target=train)
+    trainer.start()
+    return trainer
+
+
+@pytest.mark.parametrize("asked", ["logs/a.jsonl", "logs", "logs/*.jsonl"])
+@pytest.mark.parametrize("has_folder", [True, False])
+@pytest.mark.parametrize("poll", [[], ["--poll"]])
+def test_with_a_time_limit_a_log_that_is_not_there_yet_is_waited_for(
+    tmp_path: Path, asked: str, has_folder: bool, poll: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if has_folder:
+        (tmp_path / "logs").mkdir()
+    trainer = finished(tmp_path / "logs" / "a.jsonl", 0.3)
+    path = str(tmp_path / asked)
+    assert main(["wait", path, "--timeout", "30s", *poll]) == 0
+    trainer.join()
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"cbmon: {path}: no log there yet; waiting for one, 30 s at most"
+    assert told[1:] == ["cbmon: a: finished after epoch 2"]
+
+
+def test_what_never_comes_is_no_log_when_the_time_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("typo.jsonl", "no such file"),
+        ("no/such", "no such file"),
+        ("empty", "no training log here"),
+    ):
+        began = time.monotonic()
+        assert main(["wait", str(tmp_path / name), "--timeout", "0.4s"]) == 3
+        assert time.monotonic() - began >= 0.4
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_a_time_limit_what_is_not_there_is_refused_at_once_and_the_way_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["wait", str(tmp_path / "typo.jsonl")]) == 3
+    assert "no such file or directory (--timeout 2m waits for it)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["x.txt", "unix:///tmp/x.sock", ""])
+def test_what_can_never_be_a_log_is_refused_at_once_in_spite_of_a_time_limit(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_text("hello")
+    began = time.monotonic()
+    assert main(["wait", path, "--timeout", "1h"]) == (3 if path else 2)
+    assert time.monotonic() - began < PATIENCE_S
+
+
+def test_the_time_limit_is_one_for_the_log_and_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    real = threading.Timer
+
+    def timer(limit_s: float, function: Callable[[], None]) -> threading.Timer:
+        limits.append(limit_s)
+        return real(0.0, function)
+
+    monkeypatch.setattr("threading.Timer", timer)
+    trainer = finished(tmp_path / "a.jsonl", 0.5)
+    assert main(["wait", str(tmp_path / "a.jsonl"), "--until", "epoch > 9", "--timeout", "30s"]) in (1, 124)
+    trainer.join()
+    assert len(limits) == 1
+    assert 0.0 < limits[0] < 29.6, "what the log took to come is gone"

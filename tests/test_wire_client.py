@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,8 @@ from cbmon.events import EpochsEnded, Progress, RecordReplaced, RunEnded, encode
 from cbmon.rules import Status, status
 from cbmon.run import Run, fold
 from cbmon.sources import Follower
-from cbmon.wire import Wires, read_rate
-from tests.fake_trainer import NOON, FakeTrainer, a_record, append, epoch, hello, start, until
+from cbmon.wire import Line, Silent, Wires, answer_words, read_rate, read_target
+from tests.fake_trainer import NOON, PATIENCE_S, FakeTrainer, a_record, append, epoch, hello, start, until
 
 QUIET_S = 0.5
 
@@ -563,7 +564,7 @@ def test_who_asked_is_told_when_the_training_ends_before_it_answers(
     ("text", "value"),
     [
         ("3e-4", (3e-4, None)),
-        (" 0 ", (0.0, None)),
+        (" 1e9 ", (1e9, None)),
         ("x0.5", (None, 0.5)),
         ("×2", (None, 2.0)),
         ("* .1", (None, 0.1)),
@@ -573,7 +574,99 @@ def test_a_rate_or_a_factor_is_read(text: str, value: tuple[float | None, float 
     assert read_rate(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "fast", "-1", "nan", "inf", "x0", "x-1", "1e999", "0.1x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "fast", "0", "-1", "-0.0", "nan", "inf", "-inf", "1e39", "x0", "x-1", "xnan", "1e999", "0.1x"],
+)
 def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(BadCall, match="no learning rate"):
+    with pytest.raises(BadCall, match="no learning rate: give one above 0") as refused:
         read_rate(text)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["a.keras", "~/a.weights.h5", "/x/../a.b.keras", "ä b.keras"])
+def test_a_file_to_save_to_becomes_an_absolute_path(text: str) -> None:
+    assert read_target(text) == os.path.abspath(os.path.expanduser(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("foo.h5", "foo.keras"),
+        ("foo", "foo.keras"),
+        ("models/", "models.keras"),
+        ("", "model.keras"),
+        ("foo.KERAS", "foo.keras"),
+        ("foo.weights.h5 ", "foo.weights.keras"),
+        ("a.keras/", "a.keras"),
+    ],
+)
+def test_a_file_that_keras_would_not_write_is_refused_by_its_ending(text: str, instead: str) -> None:
+    with pytest.raises(BadCall) as refused:
+        read_target(text)
+    words = str(refused.value)
+    assert words.startswith(f"save {text!r}: the name has to end in .keras")
+    assert words.endswith(f": {instead}")
+    assert ".weights.h5" in words
+    assert "absolute" not in words
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "new", "told"),
+    [
+        ("learning rate 0.005 → 0.003", 0.005, 0.003, "learning rate 5e-3 → 3e-3"),
+        (
+            "learning rate 0.1 → 0.01; ReduceLROnPlateau goes on from it; x",
+            0.1, 0.01,
+            "learning rate 0.1 → 0.01; ReduceLROnPlateau goes on from it; x",
+        ),
+        ("learning rate 0.1 → 0.1, 1 → 2", None, None, "learning rate 0.1 → 0.1, 1 → 2"),
+        ("learning rate 0.001234 → 0.001233", 0.001234, 0.0012334, "learning rate 0.001234 → 0.001233"),
+        ("in words of a later version", 0.1, 0.2, "in words of a later version"),
+        ("saved a.keras", None, None, "saved a.keras"),
+    ],
+)  # fmt: skip
+def test_an_answer_has_its_rates_as_everything_else_has_them(
+    words: str, old: float | None, new: float | None, told: str
+) -> None:
+    assert answer_words(Answer(id=1, done=True, words=words, old=old, new=new)) == told
+
+
+# --- one question -------------------------------------------------------------------------------------------
+
+
+def test_a_trainer_that_says_nothing_is_silent_and_known_by_its_process(
+    tmp_path: Path, trainers: Any
+) -> None:
+    trainer = trainers(tmp_path / "run1.jsonl", greeting=None)
+    began = time.monotonic()
+    with pytest.raises(Silent) as silent:
+        Line(trainer.path, 0.2)
+    assert silent.value.pid in (os.getpid(), None if sys.platform != "linux" else os.getpid())
+    assert 0.2 <= time.monotonic() - began < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses like nobody")
+def test_before_a_full_door_one_waits(tmp_path: Path, runtime: Path) -> None:
+    runtime.mkdir(mode=0o700)
+    path = runtime / "full.sock"
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as first:
+        door.bind(str(path))
+        door.listen(0)
+        first.connect(str(path))
+        with pytest.raises(Silent):
+            Line(path, 0.1)
+
+        def open_it() -> None:
+            time.sleep(0.3)
+            door.accept()[0].close()
+            with door.accept()[0] as inside:
+                inside.sendall(encode_frame(hello()))
+                inside.recv(1)
+
+        opened = threading.Thread(target=open_it)
+        opened.start()
+        line = Line(path, PATIENCE_S)
+        line.close()
+        opened.join()
+        assert line.hello == hello()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cbmon.cli import main
 from cbmon.errors import BadCall
-from cbmon.events import EpochsEnded, Event, RecordReplaced, RunEnded, RunStarted, encode_line
+from cbmon.events import EpochsEnded, Event, NonFinite, RecordReplaced, RunEnded, RunStarted, encode_line
 from cbmon.plain import follow
 from cbmon.rules import Alert, Severity
 from cbmon.run import Run, fold
@@ -140,6 +140,56 @@ def test_a_new_attempt_is_news() -> None:
     listener.look(run)
     listener.word.begin()
     assert listener.look(folded(run, STARTED, epochs(1.0, NAN))) == ["nan"]
+
+
+def both(*losses: float, first: int = 0, **more: list[float]) -> EpochsEnded:
+    """Epochs with a validation loss that is the loss, and other metrics."""
+    event = epochs(*losses, first=first)
+    metrics: dict[str, list[float | None]] = {"loss": list(losses), "val_loss": list(losses)}
+    return EpochsEnded(
+        time=event.time, epochs=event.epochs, metrics=metrics | {k: list(v) for k, v in more.items()}
+    )
+
+
+def test_a_nan_that_spreads_is_one_word() -> None:
+    listener, run = Listener(), folded(Run(), STARTED, both(1.0, 0.9))
+    listener.look(run)
+    listener.word.begin()
+    assert listener.look(folded(run, NonFinite(epoch=2, metric="loss"))) == ["nan"]
+    assert listener.look(folded(run, both(NAN, first=2))) == []
+    assert listener.look(folded(run, both(NAN, first=3))) == []
+    assert listener.look(folded(run, RunEnded(how="failed"))) == ["failed"], "another kind is another word"
+
+
+def test_several_metrics_that_break_at_once_are_one_word() -> None:
+    listener, run = Listener(), folded(Run(), STARTED, both(1.0))
+    listener.look(run)
+    listener.word.begin()
+    assert listener.look(folded(run, both(NAN, first=1))) == ["nan"]
+
+
+def test_a_nan_that_was_there_at_the_start_is_no_news_where_it_spreads() -> None:
+    listener, run = Listener(), folded(Run(), STARTED, both(1.0), NonFinite(epoch=1, metric="loss"))
+    listener.look(run)
+    listener.word.begin()
+    assert listener.look(folded(run, both(NAN, first=1))) == []
+
+
+def test_a_loss_that_breaks_after_another_metric_is_told_and_in_one_moment_alone() -> None:
+    def broken(level: Severity, *events: EpochsEnded) -> list[list[str]]:
+        listener, told = Listener(level), list[list[str]]()
+        listener.word = Word([lambda news: told.append([each.alert.subject for each in news])], level)
+        run = folded(Run(), STARTED, both(1.0, f1=[0.5]))
+        listener.look(run)
+        listener.word.begin()
+        for event in events:
+            listener.look(folded(run, event))
+        return told
+
+    first, then = both(1.0, first=1, f1=[NAN]), both(NAN, first=2, f1=[NAN])
+    assert broken(Severity.WARNING, first, then) == [["f1"], ["loss"]]
+    assert broken(Severity.ERROR, first, then) == [["loss"]]
+    assert broken(Severity.WARNING, both(NAN, first=1, f1=[NAN])) == [["loss"]]
 
 
 # --- what a terminal is sent ----------------------------------------------------------------------------------

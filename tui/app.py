@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -36,20 +37,22 @@ from cbmon.chart import Role, Row, epoch_at
 from cbmon.endpoint import Answer
 from cbmon.errors import BadCall
 from cbmon.events import CallbackState, EpochsEnded, Event, Progress, Tick
-from cbmon.rules import Severity, Status, status
+from cbmon.rules import Severity, Status, present_rate, status
 from cbmon.run import Run, fold
 from cbmon.sources import Log, Skipped, Source
 from cbmon.thin import LARGE
+from cbmon.tui import told
 from cbmon.tui.driver import driver_class, redraw
 from cbmon.tui.keys import CONTROL, KEYS, Key, footer_text, label_of
 from cbmon.tui.look import Look, Main
 from cbmon.tui.screens import Following, HelpScreen, palette
 from cbmon.tui.widgets import Palette, Panel, broken
-from cbmon.units import fit, printable, short_lr
+from cbmon.units import cells, printable, short_lr
 from cbmon.views import (
     ORDERS,
     RunView,
     alert_lines,
+    ascii_only,
     epochs_view,
     facts_view,
     matches,
@@ -60,11 +63,12 @@ from cbmon.views import (
     strip_lines,
     unreadable_view,
 )
-from cbmon.wire import Wires, read_rate
+from cbmon.wire import Wires, answer_words, read_rate, read_target
 
 if TYPE_CHECKING:
     from cbmon.replay.shadow import Shadow
     from cbmon.replay.whatif import WhatIf
+    from cbmon.tui.control import Question
     from cbmon.tui.whatif import WhatIfScreen
     from cbmon.word import Notes, Word
 
@@ -88,8 +92,12 @@ FACTS_MIN = 46
 """Columns of the facts; a wider screen gives them more."""
 OTHERS_MAX = 3
 """Small charts of other metrics below the large one."""
-NAME_ASKED = 20
-"""Columns of a run's name in a question about it."""
+NAME_ASKED = 8
+"""Columns that a run's name keeps in a question about it, however narrow the screen."""
+NAME_SAVED = 20
+"""Columns that it has before what is typed."""
+READ_ONLY = "read-only"
+READ_ONLY_WORDS = "read-only: L, S and X ask nothing of a training (watch --read-only)"
 WIDE = 120
 """Columns from which the facts of the run stand beside the chart."""
 
@@ -128,9 +136,9 @@ class ReadingFailed(Message):
 class Answered(Message):
     """A training has answered a request, or never will."""
 
-    def __init__(self, name: str, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer) -> None:
         super().__init__()
-        self.name = name
+        self.path = path
         self.answer = answer
 
 
@@ -229,6 +237,8 @@ class WatchApp(App[None]):
         """Its epochs."""
         self._notice, self._is_notice_good = "", False
         """What the last key could not do, or what came of it."""
+        self._answers: dict[Path, deque[told.Answered]] = {}
+        """The last ones of each run, the newest first."""
         self._pending: Timer | None = None
         self._drawn_at = 0.0
         self._swept_at = 0.0
@@ -339,9 +349,13 @@ class WatchApp(App[None]):
         self._schedule()
 
     def on_answered(self, message: Answered) -> None:
-        """Show what a training answered."""
-        words = f"{message.name}: {printable(message.answer.words, 1000)}"
-        self._choose_anew(words, is_good=message.answer.done)
+        """Show what a training answered, and keep it."""
+        path, done, words = message.path, message.answer.done, printable(answer_words(message.answer), 1000)
+        kept = self._answers.setdefault(path, deque(maxlen=told.ANSWERS_KEPT))
+        kept.appendleft(told.Answered(self._now(), done, words))
+        self._choose_anew(
+            words if path == self._look.run else f"{self._views[path].name}: {words}", is_good=done
+        )
 
     def on_noted(self, message: Noted) -> None:
         """Show what somebody else in this process has to say."""
@@ -534,11 +548,14 @@ class WatchApp(App[None]):
         listed = len(self._listed()) + len(self._unreadable())
         is_alone = look.is_full or look.main is Main.SUMMARY
         self.query_one("#rule").styles.height = 0 if is_alone else min(listed, 1)
-        hides_alerts = look.main in (Main.ALERTS, Main.SUMMARY)
-        alerts = 0 if hides_alerts else len(self._alert_lines())
+        alerts = len(self._told_below().lines)
         rows = frame.shares(height, 0 if is_alone else listed, len(self._strip_lines()), alerts)
         for name, count in zip(("runs", "strip", "alerts"), rows, strict=True):
             self.query_one(f"#{name}").styles.height = count
+        notice = len(told.tell(self._notice_lines(), self._width, told.NOTICE_ROWS).lines)
+        if notice > 1:  # of what a training answered the end is the point
+            least = min(notice + (notice < alerts), max(1, height // frame.ALERTS_SHARE))
+            self.query_one("#alerts").styles.height = max(rows[2], least)
         self.query_one("#facts").styles.width = max(FACTS_MIN, self._width // 3 - 8)
         self.query_one("#facts").display = self._width >= WIDE and not is_alone
 
@@ -575,16 +592,32 @@ class WatchApp(App[None]):
         """The time of the last look at any log: the screen itself reads no clock."""
         return self._looked_at
 
-    def _alert_lines(self) -> list[tuple[Severity, str]]:
-        """What the last key could not do, then the worst first."""
+    def _told_below(self) -> told.Told:
+        """What stands below the chart: what came of the last key, then the alerts where no page has them."""
+        notice = [] if self._look.main is Main.ALERTS else self._notice_lines()
+        alerts = [] if self._look.main in (Main.ALERTS, Main.SUMMARY) else self._alert_lines()
+        first = told.tell(notice, self._width, told.NOTICE_ROWS)
+        return replace(first, lines=[*first.lines, *alerts])
+
+    def _told_on_page(self) -> told.Told:
+        """The page of alerts: what came of the last key, what the training answered, then the alerts."""
+        answers = self._answers.get(self._look.run, ()) if self._look.run else ()
+        notice = [] if self._notice in [answer.words for answer in answers] else self._notice_lines()
+        lines = [*notice, *(answer.line for answer in answers), *self._alert_lines()]
+        return told.tell(lines, self.query_one("#main").size.width)
+
+    def _notice_lines(self) -> list[told.Line]:
+        """What the last key could not do, or what came of it."""
+        return [(told.severity(is_good=self._is_notice_good), self._notice)] if self._notice else []
+
+    def _alert_lines(self) -> list[told.Line]:
+        """What is to be known of the chosen run and of the watching, the worst first."""
         own = [(Severity.ERROR, printable(text)) for text in (self._failure, self._fault) if text]
         if self._look.filter and not self._shown():
             own.append((Severity.WARNING, f"no run matches {printable(self._look.filter)!r}"))
         trouble = [(Severity.WARNING, printable(self._follower.trouble))] if self._follower.trouble else []
         trouble += [(Severity.WARNING, printable(line)) for line in (self.notes.lines if self.notes else ())]
-        severity = Severity.INFO if self._is_notice_good else Severity.WARNING
-        notice = [(severity, self._notice)] if self._notice else []
-        return [*notice, *frame.worst_first([*own, *self._alerts, *trouble])]
+        return frame.worst_first([*own, *self._alerts, *trouble])
 
     def _strip_lines(self) -> list[str]:
         """What goes on in the chosen run; nothing where several are looked at."""
@@ -613,17 +646,19 @@ class WatchApp(App[None]):
         look = self._look
         if look.run is None or self._picture is None:
             folder = printable(self._follower.paths[0])
-            return frame.empty_rows(folder, width, height, ascii=self._is_ascii) if self._has_read else ()
+            remote = self.notes.remote if self.notes else ()
+            rows = frame.empty_rows(folder, width, height, remote=remote, ascii=self._is_ascii)
+            return rows if self._has_read else ()
         run, name = self._runs[look.run], self._views[look.run].name
         if look.main is Main.SUMMARY:
             return frame.summary(
                 self._shown(), width, height, self._now(), cursor=self._place(), ascii=self._is_ascii
             )
         if look.main is Main.ALERTS:
-            lines = self._alert_lines()
-            return frame.alerts_page(
-                lines, name, width, height, min(look.first_line, max(0, len(lines) - 1)), ascii=self._is_ascii
-            )
+            page = self._told_on_page()
+            first = min(look.first_line, max(0, len(page.lines) - 1))
+            rows = frame.alerts_page(page.lines, name, width, height, first, ascii=self._is_ascii)
+            return *rows[:1], *page.unsigned(rows[1:], first)
         if look.main is Main.EPOCHS:
             return frame.epochs(epochs_view(run, height - 1, look.epoch), width, height, ascii=self._is_ascii)
         self._limits = self._x_limits()
@@ -653,19 +688,25 @@ class WatchApp(App[None]):
     def _draw_facts(self, width: int, height: int) -> tuple[Row, ...]:
         if self._look.run is None:
             return ()
-        return frame.facts(facts_view(self._runs[self._look.run]), width, height, ascii=self._is_ascii)
+        facts = facts_view(self._runs[self._look.run], self._logs[self._look.run])
+        return frame.facts(facts, width, height, ascii=self._is_ascii)
 
     def _draw_strip(self, width: int, height: int) -> tuple[Row, ...]:
         return frame.strip_rows(self._strip_lines(), width, height, ascii=self._is_ascii)
 
     def _draw_alerts(self, width: int, height: int) -> tuple[Row, ...]:
-        return frame.alert_rows(self._alert_lines(), width, height, key="e", ascii=self._is_ascii)
+        below = self._told_below()
+        return below.unsigned(frame.alert_rows(below.lines, width, height, key="e", ascii=self._is_ascii))
 
     def _draw_footer(self, width: int, height: int) -> list[Row]:
+        note = f"  {READ_ONLY}" if self._is_read_only else ""
         keys = footer_text(
-            ascii=self._is_ascii, width=width - 2, is_page=self._look.has_lines, keys=self._keys(live=True)
+            ascii=self._is_ascii,
+            width=width - 2 - len(note),
+            is_page=self._look.has_lines,
+            keys=self._keys(live=True),
         )
-        return [frame.clip([(" " + keys, Role.DIM)], width)]
+        return [frame.clip([(" " + keys, Role.DIM), *([(note, Role.LOOK)] if note else [])], width)]
 
     # --- what the keys do ---------------------------------------------------------------------------------
 
@@ -834,7 +875,7 @@ class WatchApp(App[None]):
     def _scroll(self, by: int) -> None:
         look = self._look
         if look.main is Main.ALERTS:
-            most = len(self._alert_lines()) - (self.query_one("#main").size.height - 1)
+            most = len(self._told_on_page().lines) - (self.query_one("#main").size.height - 1)
             look.first_line = max(0, min(look.first_line + by, most))
             self._choose_anew()
         elif look.main is Main.SUMMARY:
@@ -860,51 +901,79 @@ class WatchApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What opens something is told at once, before the keys behind it; where something is open, it is text."""
-        if action in CONTROL and self.wires is None:
-            return False
         is_open = len(self.screen_stack) > 1 or self.screen.focused is not None
         return not (is_open and action in ("filter", "help", "what_if", *CONTROL))
 
     # --- what is asked of a training ----------------------------------------------------------------------
 
+    @property
+    def _is_read_only(self) -> bool:
+        """Whether trainings could be asked, and are not to be."""
+        return self.wires is None and getattr(self._follower, "wires", None) is not None
+
+    def _takes_requests(self, path: Path) -> bool:
+        """Whether a run is there to be asked, and lets itself be asked."""
+        if self.wires is None or path not in self._runs or not self.wires.is_there(path):
+            return False
+        return (hello := self.wires.hello(path)) is None or hello.control
+
     def _keys(self, *, live: bool = False) -> Sequence[Key]:
         """The keys that there are; `live`: those for a training only where the chosen run can be asked."""
         path = self._look.run
-        can_ask = self.wires is not None and (
-            not live or (path is not None and path in self._runs and self.wires.is_there(path))
-        )
+        can_ask = self.wires is not None and (not live or (path is not None and self._takes_requests(path)))
         return KEYS if can_ask else [key for key in KEYS if key.action not in CONTROL]
 
-    def _to_ask(self) -> tuple[Path, str] | None:
-        """The chosen run and its name, to ask about it; None, and said why, if it takes no requests."""
+    def _to_ask(self) -> Path | None:
+        """The chosen run, to ask it; None, and said why, if it takes no requests."""
         path = self._look.run
-        if path is None or self.wires is None:
+        if self.wires is None:
+            nobody = "there is no training to ask here"
+            self._choose_anew(READ_ONLY_WORDS if self._is_read_only else nobody)
+        elif path is None:
             self._choose_anew("no run to ask")
-            return None
-        reason = no_control(self._runs[path]) or printable(self.wires.why_not(path), 1000)
-        name = self._views[path].name
-        if reason:
-            self._choose_anew(f"{name} cannot be asked: {reason}")
-            return None
-        return path, fit(name, NAME_ASKED).rstrip()
+        elif reason := no_control(self._runs[path]) or printable(self.wires.why_not(path), 1000):
+            self._choose_anew(f"cannot be asked: {reason}")
+        elif not self._takes_requests(path):
+            self._choose_anew("cannot be asked: it takes no requests, by Monitor(control=False)")
+        else:
+            return path
+        return None
 
-    async def _open(self, widget: Any) -> None:
+    async def _open(self, widget: Any, focus: Any = None) -> None:
         """Ask, in the place of the keys."""
         self._choose_anew()
         await self.mount(widget)
-        self.screen.set_focus(widget)  # now: the keys behind the one that opened it are its own already
+        self.screen.set_focus(
+            focus or widget
+        )  # now: the keys behind the one that opened it are its own already
+
+    def _worded(self, path: Path, before: str, after: str) -> str:
+        """A question about a run, with as much of its name as there is room for."""
+        name, room = self._views[path].name, self._width - 2 - cells(before + after)
+        text = before + frame.fit_name(name, max(NAME_ASKED, room)).rstrip() + after
+        return ascii_only(text) if self._is_ascii else text
+
+    async def _prompt(self, label: str, placeholder: str, go: Callable[[str], None]) -> None:
+        """Ask for something typed."""
+        from cbmon.tui.control import ControlPrompt
+
+        prompt = ControlPrompt(ascii_only(label) if self._is_ascii else label, placeholder, go)
+        await self._open(prompt, prompt.line)
+
+    async def _choice(self, question: Question) -> None:
+        """Ask for a single key."""
+        from cbmon.tui.control import Choice
+
+        await self._open(Choice(question))
 
     async def action_rate(self) -> None:
         """Ask for a learning rate, and once more whether it is meant."""
-        if (asked := self._to_ask()) is None:
-            return
-        path, name = asked
-        from cbmon.tui.control import ControlPrompt
+        if (path := self._to_ask()) is not None:
+            present = present_rate(self._runs[path])
+            label = "learning rate: " if present is None else f"learning rate {short_lr(present)} → "
+            await self._prompt(label, "3e-4, or x0.5; Esc: leave it", partial(self._confirm_rate, path))
 
-        words = f"learning rate of {name}: 3e-4, or x0.5; Esc: leave it"
-        await self._open(ControlPrompt(words, partial(self._confirm_rate, path, name)))
-
-    def _confirm_rate(self, path: Path, name: str, text: str) -> None:
+    def _confirm_rate(self, path: Path, text: str) -> None:
         if not text.strip():
             return
         try:
@@ -912,45 +981,41 @@ class WatchApp(App[None]):
         except BadCall as error:
             self._choose_anew(printable(str(error)))
             return
-        from cbmon.tui.control import Choice
+        from cbmon.tui.control import YES_NO, Question, rate_words
 
-        what = (
-            f"set the learning rate of {name} to {short_lr(value)}"
-            if scale is None
-            else f"multiply the learning rate of {name} by {scale:.4g}"
-        )
-        ask = partial(self._ask, path, name, "lr", value=value, scale=scale)
-        self.call_later(self._open, Choice(f"{what}?  y yes, other keys no", {"y": ask}))
+        ask = partial(self._ask, path, "lr", value=value, scale=scale)
+        after = rate_words(value, scale, present_rate(self._runs[path])) + YES_NO
+        question = Question(self._worded(path, "learning rate of ", after), {"y": ask})
+        self.call_later(self._choice, question)
 
     async def action_save(self) -> None:
         """Have the model saved."""
-        if (asked := self._to_ask()) is None:
-            return
-        path, name = asked
-        from cbmon.tui.control import ControlPrompt
+        if (path := self._to_ask()) is not None:
+            label = f"save {frame.fit_name(self._views[path].name, NAME_SAVED).rstrip()} as "
+            hint = "Enter: beside the record; or FILE.keras; Esc: no"
+            await self._prompt(label, hint, partial(self._save, path))
 
-        words = f"Enter saves {name} beside its record; or type a path; Esc: no"
-        await self._open(ControlPrompt(words, partial(self._save, path, name)))
-
-    def _save(self, path: Path, name: str, text: str) -> None:
-        target = os.path.abspath(os.path.expanduser(text.strip())) if text.strip() else None
-        self._ask(path, name, "save", target=target)
+    def _save(self, path: Path, text: str) -> None:
+        try:
+            target = read_target(text.strip()) if text.strip() else None
+        except BadCall as error:
+            self._choose_anew(printable(str(error)))
+        else:
+            self._ask(path, "save", target=target)
 
     async def action_end(self) -> None:
         """Have the training end."""
-        if (asked := self._to_ask()) is None:
-            return
-        path, name = asked
-        from cbmon.tui.control import Choice
+        if (path := self._to_ask()) is not None:
+            from cbmon.tui.control import YES_NO, Question
 
-        ask = partial(self._ask, path, name)
-        answers = {"e": partial(ask, "stop"), "n": partial(ask, "stop_now")}
-        await self._open(Choice(f"stop {name}?  e after this epoch, n now, other keys no", answers))
+            after, now = partial(self._ask, path, "stop"), partial(self._ask, path, "stop_now")
+            sure = Question(self._worded(path, "stop ", f" now, cutting the epoch short{YES_NO}"), {"y": now})
+            words = self._worded(path, "stop ", "?  e after this epoch, ! now, other keys no")
+            await self._choice(Question(words, {"e": after, "!": sure}))
 
     def _ask(
         self,
         path: Path,
-        name: str,
         what: str,
         *,
         value: float | None = None,
@@ -962,13 +1027,13 @@ class WatchApp(App[None]):
             return
 
         def reply(answer: Answer) -> None:
-            self._tell(Answered(name, answer))
+            self._tell(Answered(path, answer))
 
         reason = self.wires.ask(path, what, reply, value=value, scale=scale, path=target)
         if reason:
-            self._choose_anew(f"{name} cannot be asked: {printable(reason, 1000)}")
+            self._choose_anew(f"cannot be asked: {printable(reason, 1000)}")
         else:
-            self._choose_anew(f"{name} was asked, and answers between two batches", is_good=True)
+            self._choose_anew("asked: the training answers between two batches", is_good=True)
 
     def on_filter_prompt_filtered(self, message: Any) -> None:
         """Filter while it is typed."""

@@ -13,20 +13,58 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from cbmon.chart import MarkKind
+from cbmon.frame import BEST_OF_ALL
+from cbmon.rules import Status
 from cbmon.tui.keys import KEYS, help_lines
 from cbmon.tui.keys import Key as TableKey
-from cbmon.views import ascii_only
+from cbmon.views import GLYPHS, NEEDS_YOU, ascii_only
 
-_MARKS = {
-    MarkKind.LR: "learning rate changed",
-    MarkKind.BEST: "best value",
-    MarkKind.BAD: "NaN or infinite",
-    MarkKind.STOP: "stopped",
-    MarkKind.RESTART: "another attempt began",
-    MarkKind.CHECKPOINT: "checkpoint saved",
-    MarkKind.QUIET: "no word for long",
-    MarkKind.SHADOW: "a --policy would have stopped or cut here",
+_STATES = {
+    Status.RUNNING: "running",
+    Status.GROWING: "growing (a plain log)",
+    Status.QUIET: "quiet",
+    Status.FINISHED: "finished",
+    Status.STOPPED: "stopped",
+    Status.INTERRUPTED: "interrupted",
+    Status.GONE: "file gone",
 }
+_MARKS = {
+    MarkKind.LR: "lr changed",
+    MarkKind.BEST: "best",
+    MarkKind.CHECKPOINT: "saved",
+    MarkKind.STOP: "stopped",
+    MarkKind.BAD: "NaN or infinite",
+    MarkKind.RESTART: "another attempt",
+    MarkKind.QUIET: "no word for long",
+    MarkKind.SHADOW: "--policy would act",
+}
+_LEGEND = {
+    "runs": [
+        *(f"{GLYPHS[state]} {words}" for state, words in _STATES.items()),
+        f"{NEEDS_YOU} needs you",
+        "▸ chosen",
+        f"{BEST_OF_ALL} best of all",
+        "★37 epoch of the best",
+    ],
+    "chart": [f"{kind.glyph} {words}" for kind, words in _MARKS.items()],
+    "alerts": ["✗ error", "▲ warning", "· note"],
+}
+LEGEND_COLUMNS = 74
+"""What a terminal of 80 has within the help's border."""
+
+
+def legend_lines() -> list[str]:
+    """What the glyphs mean, in few lines: they are to be seen without scrolling."""
+    lines: list[str] = []
+    for place, entries in _LEGEND.items():
+        line = f"{place:6}"
+        for entry in entries:
+            if len(line) + 2 + len(entry) > LEGEND_COLUMNS:
+                lines.append(line)
+                line = " " * 6
+            line += f"  {entry}"
+        lines.append(line)
+    return lines
 
 
 def palette(*, is_ascii: bool) -> CommandPalette:
@@ -43,7 +81,7 @@ class Following(ModalScreen[None]):
 
 
 class HelpScreen(ModalScreen[None]):
-    """The keys, and what the glyphs mean; arrows scroll, any other key closes it."""
+    """What the glyphs mean, and the keys; arrows scroll, any other key closes it."""
 
     SCROLLING: ClassVar[dict[str, int]] = {
         **{"down": 1, "j": 1, "pagedown": 10, "space": 10, "end": 1000},
@@ -68,15 +106,13 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One block of text."""
-        marks = [f"{kind.glyph:8} {text}" for kind, text in _MARKS.items()]
         lines = [
-            "Arrows scroll, any other key closes this.",
+            "Arrows scroll down to more keys, any other key closes this.",
+            "",
+            *legend_lines(),
             "",
             *self._more,
             *help_lines(ascii=self._is_ascii, keys=self._keys),
-            "",
-            "Under the chart:",
-            *marks,
             "",
             self._last,
         ]

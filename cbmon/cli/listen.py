@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from cbmon.cli import options
 from cbmon.cli.logs import refuse_empty
 from cbmon.cli.terminal import complain
 from cbmon.errors import BadCall, ExitCode
+
+if TYPE_CHECKING:
+    from cbmon.word import Notes
 
 
 @click.command()
@@ -23,12 +27,13 @@ from cbmon.errors import BadCall, ExitCode
 def listen(address: str, folder: str, token: str | None) -> int:
     """Take in what keras.callbacks.RemoteMonitor sends, and write it as records into FOLDER, without a screen.
 
-    A record for each path: RemoteMonitor(root="http://localhost:9000", path="/run7"). Ctrl-C ends it.
+    A record for each path: RemoteMonitor(root="http://localhost:9000", path="/run7"). What the disk refuses is kept
+    and written later; a file that alone refuses is said, and its run is not recorded. Ctrl-C ends it.
     """
     from threading import Event
 
     make_folder((folder,))
-    with listening(address, token, folder, complain, tells=True):
+    with listening(address, token, folder):
         Event().wait()
     return ExitCode.OK
 
@@ -49,17 +54,26 @@ def make_folder(paths: Sequence[str]) -> None:
 
 
 @contextmanager
-def listening(
-    address: str, token: str | None, folder: str, say: Callable[[str], None], *, tells: bool
-) -> Iterator[None]:
-    """Take in what RemoteMonitor sends; at the end, also by SIGTERM, what was taken in is written."""
+def listening(address: str, token: str | None, folder: str, notes: Notes | None = None) -> Iterator[None]:
+    """Take in what RemoteMonitor sends; at the end, also by SIGTERM, what was taken in is written.
+
+    What there is to say goes to the screen's notes, without a screen to stderr.
+    """
     import signal
 
-    from cbmon.receiver import Listening, Receiver, bind
+    from cbmon.receiver import Listening, Receiver, bind, script_lines
 
+    say: Callable[[str], None] = notes or complain
     if token is not None and not (token and all("!" <= sign <= "~" for sign in token)):
         raise BadCall("--token: one or more letters, digits and signs of ASCII, no blanks")
-    receiver = Receiver(folder, token=token, say=say, now=time.time, monotonic=time.monotonic)
+    receiver = Receiver(
+        folder,
+        token=token,
+        say=say,
+        now=time.time,
+        monotonic=time.monotonic,
+        began=notes.sit if notes else lambda: None,
+    )
     server = Listening(bind(address, has_token=token is not None), receiver)
     before = {
         number: signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -68,14 +82,19 @@ def listening(
     }
     # Stopped, it would stop the trainings.
     before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: None)
+    lines = script_lines(server.url, has_token=token is not None)
+    call = " ".join(map(str.strip, lines))
+    if notes is None:
+        say(f"{call} is recorded in {folder}")
+    else:
+        notes.remote = lines
+        notes.stand(f"listening for {call}")
     server.start()
-    if tells:
-        say(f"RemoteMonitor(root={server.url!r}, path='/NAME') is recorded in {folder}")
     try:
         yield
     finally:
         server.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-        if tells or receiver.taken or receiver.refused:
+        if notes is None or receiver.taken or receiver.refused:
             say(receiver.summary())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbmon.cli.terminal import complain
@@ -59,8 +60,9 @@ def tell_skipped(
 ) -> None:
     """One line for each file that is refused aloud; where nothing can be read, at least one line."""
     told = [skip for skip in skipped if skip.looks_like_log or with_all]
+    given = {Path(path): path for path in paths}  # a Path makes unix: of unix://
     for skip in told:
-        complain(f"{skip.path}: {skip.reason}")
+        complain(f"{given.get(skip.path, skip.path)}: {skip.reason}")
     if not runs and not told:
         looked = f" ({plural(len(skipped), 'file')} looked at; --skipped says why)" if skipped else ""
         complain(

@@ -106,7 +106,7 @@ def watch(
         say: Callable[[str], None] = notes or complain
         make_word = _word(stack, say, notify=notify, command=command, level=alert_level)
         if address is not None:
-            stack.enter_context(listening(address, token, paths[0], say, tells=not on_screen))
+            stack.enter_context(listening(address, token, paths[0], notes))
         return follow(
             follower,
             plain=plain,
@@ -183,7 +183,7 @@ def _notes(stack: ExitStack) -> Notes:
     notes = Notes()
 
     def tell() -> None:
-        for line in notes.lines:
+        for line in notes.latest:
             complain(line)
 
     stack.callback(tell)
