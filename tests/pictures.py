@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import math
 import os
 import random
@@ -18,12 +19,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import to_builtins
+
+from cbmon.endpoint import this_process
+from cbmon.events import ControlApplied, Progress
 from cbmon.profiles import NEWEST
 from cbmon.replay.calls import Call, parse_calls
 from cbmon.replay.shadow import Shadow
 from cbmon.sources import Follower, find, read_whole
 from cbmon.tui.app import WatchApp
 from cbmon.tui.playback import play
+from cbmon.wire import Wires
+from tests.fake_trainer import FakeTrainer, append, hello, until
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_logs"
@@ -32,6 +39,8 @@ _RECORDS = "".join(path.read_text() for path in SAMPLES.glob("*/*.jsonl"))
 CLOCK = 60 + max(map(float, re.findall(r'"time":([0-9.]+)', _RECORDS)))
 """The frozen time of every picture: a minute after the last sample was made, so that their own times fit."""
 SMALL, LARGE = (80, 24), (160, 45)
+EPOCH_S = 62.0
+"""What an epoch of the live run takes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Picture:
     policies: tuple[str, ...] = ()
     plays_to: int | None = None
     """A recording that is played instead, and stands after so many epochs."""
+    is_live: bool = False
+    """A run under way instead, with its wire: the healthy one in slow motion."""
 
 
 PICTURES_OF = {
@@ -66,6 +77,7 @@ PICTURES_OF = {
     ),
     "what-if": Picture(("plateau",), SMALL, ("w", "3")),
     "play": Picture(("overfitting",), SMALL, policies=("EarlyStopping(patience=5)",), plays_to=40),
+    "live": Picture((), SMALL, ("L", *"x0.5"), is_live=True),
     "table": Picture(("plateau",), SMALL, ("left", "t")),
     "empty": Picture((), SMALL),
     "thousand": Picture((), LARGE, ("o", "o", "home"), copies=1000),
@@ -100,10 +112,38 @@ def lay_out(picture: Picture, folder: Path, now: float) -> None:
         os.utime(target, (now - 60 * age, now - 60 * age))
 
 
+def begin_live(folder: Path, now: float) -> FakeTrainer:
+    """The healthy run at a minute an epoch, within its 26th; somebody has halved its learning rate before."""
+    (source,) = (SAMPLES / "healthy").iterdir()
+    began, process = now - 25 * EPOCH_S - 32, this_process()
+    events = [json.loads(line) for line in source.read_text().splitlines()[:26]]
+    for ended, event in enumerate(events):
+        event["time"] = began + ended * EPOCH_S
+        if ended:
+            event["seconds"] = {"epoch": [EPOCH_S], "validation": [4.0], "step": [0.15]}
+            event["learning_rate"] = [1e-3 if ended < 18 else 5e-4]
+    events[0] |= {"steps": 400, "process": to_builtins(process), "run_id": "live"}
+    record = folder / "digits" / "training.jsonl"
+    record.parent.mkdir()
+    record.write_text("".join(json.dumps(event) + "\n" for event in events))
+    asked = ControlApplied(
+        time=began + 17.2 * EPOCH_S, epoch=17, command="lr", old=1e-3, new=5e-4, by="ana@gpu-box:7"
+    )
+    append(record, asked)
+    look = Progress(time=now, epoch=25, step=214, steps=400, steps_per_second=6.7, step_seconds=0.15,
+                    learning_rate=5e-4, begun=now - 32, metrics={"accuracy": 0.8391, "loss": 0.4822})  # fmt: skip
+    return FakeTrainer(record, greeting=hello("live", began, process=process), first=(look,))
+
+
 def _app(picture: Picture, calls: list[Call], now: Callable[[], float]) -> WatchApp:
     if picture.plays_to is None:
-        follower = Follower(["logs"], poll=True, now=now)
-        return WatchApp(follower, policies=lambda: [Shadow(call, NEWEST) for call in calls])
+        wires = Wires() if picture.is_live else None
+        app = WatchApp(
+            Follower(["logs"], poll=True, now=now, wires=wires),
+            policies=lambda: [Shadow(call, NEWEST) for call in calls],
+        )
+        app.wires = wires
+        return app
     (log,) = find(["logs"]).logs
     app = play(log, list(read_whole(log, now())), calls, NEWEST)
     app._player.pause_at(picture.plays_to)
@@ -118,17 +158,24 @@ async def draw(picture: Picture, now: Callable[[], float] = lambda: CLOCK) -> st
         lay_out(picture, folder, now())
         here = Path.cwd()
         os.chdir(base)
+        os.environ["XDG_RUNTIME_DIR"] = base
+        trainer = begin_live(folder, now()) if picture.is_live else None
         try:
             calls = [call for text in picture.policies for call in parse_calls(text, NEWEST)]
             app = _app(picture, calls, now)
             app.title = "cbmon watch logs" if picture.plays_to is None else "cbmon replay --play"
             async with app.run_test(size=picture.size) as pilot:
                 await app.first_read.wait()
+                if trainer is not None:
+                    await asyncio.to_thread(until, lambda: trainer.attached)
+                    await pilot.pause(1.0)
                 await pilot.press(*picture.keys)
                 await pilot.pause()
                 svg = app.export_screenshot()
         finally:
             os.chdir(here)
+            if trainer is not None:
+                trainer.end()
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     return re.sub(
         r'<text ([^>]*?)x="([\d.]+)" ([^>]*?)textLength="([\d.]+)"([^>]*)>([^<]*)</text>', _place, svg
