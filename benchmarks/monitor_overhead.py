@@ -12,7 +12,9 @@ import importlib.util
 import math
 import os
 import random
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +31,12 @@ import keras
 import numpy as np
 
 from cbmon.callbacks import Monitor
+from cbmon.endpoint import NoWire, connect, socket_paths
+from cbmon.events import EpochsEnded, decode_line
 
 BATCHES = 100_000
+WATCHERS = (0, 1, 20)
+KILLS = 20
 EPOCHS = 1000
 STARTS = 20
 BATCH_SIZE = 32
@@ -99,10 +105,11 @@ def spread(seconds: list[float]) -> tuple[float, float]:
     return statistics.median(seconds) * 1e6, statistics.quantiles(seconds, n=100)[98] * 1e6
 
 
-def batch_cost(folder: Path) -> tuple[float, float]:
-    """Both hooks of a training batch together, the clock included."""
+def batch_cost(folder: Path, watchers: int) -> tuple[float, float]:
+    """Both hooks of a training batch together, the clock included, while so many watchers read the live wire."""
     clock, took, values = time.perf_counter, [], logs(3)
-    with begun(folder / "batches.jsonl") as monitor:
+    path = folder / f"batches-{watchers}.jsonl"
+    with begun(path) as monitor, watched(path, watchers):
         monitor.on_epoch_begin(0)
         for batch in range(BATCHES):
             start = clock()
@@ -111,6 +118,94 @@ def batch_cost(folder: Path) -> tuple[float, float]:
             took.append(clock() - start)
         monitor.on_epoch_end(0, values)
     return spread(took)
+
+
+WATCH = """
+import select, sys
+from cbmon.endpoint import Attach, connect, encode_frame
+
+wires = [connect(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+for wire in wires:
+    wire.sendall(encode_frame(Attach()))
+    wire.recv(65536)
+print("attached", flush=True)
+while wires:
+    for wire in select.select(wires, [], [])[0]:
+        if not wire.recv(65536):
+            wires.remove(wire)
+"""
+
+
+@contextmanager
+def watched(record: Path, watchers: int) -> Iterator[None]:
+    """So many watchers of a run, in a process of their own, which read all they get."""
+    if not watchers:
+        yield
+        return
+    command = [sys.executable, "-c", WATCH, str(door(record)), str(watchers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"attached\n"
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def door(record: Path) -> Path:
+    """The socket of a run, once it listens."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for path in socket_paths(record):
+            try:
+                connect(path).close()
+            except NoWire:
+                continue
+            return path
+        time.sleep(0.01)
+    raise TimeoutError(record)
+
+
+TRAIN = """
+import sys, time
+from types import SimpleNamespace
+from cbmon.callbacks import Monitor
+
+monitor = Monitor(sys.argv[1])
+monitor.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.1), stop_training=False))
+monitor.set_params({"epochs": 10**6, "steps": 1})
+monitor.on_train_begin()
+for epoch in range(10**6):
+    monitor.on_epoch_begin(epoch)
+    monitor.on_train_batch_begin(0)
+    monitor.on_train_batch_end(0, {"loss": 0.5})
+    time.sleep(0.001)
+    print(epoch, time.time(), flush=True)
+    monitor.on_epoch_end(epoch, {"loss": 0.5})
+"""
+
+
+def lost(folder: Path) -> list[float]:
+    """Milliseconds of a run that its record lacks, each time that it was killed with -9.
+
+    An epoch is said to end before Monitor hears of it: what is lost is from the first one that is missing on.
+    """
+    found = []
+    for at in range(KILLS):
+        path = folder / f"killed-{at}.jsonl"
+        with subprocess.Popen([sys.executable, "-c", TRAIN, path], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.2 + random.random() / 10)
+            process.send_signal(signal.SIGKILL)
+            killed = time.time()
+            lines = process.stdout.read().splitlines(keepends=True)
+            said = dict(line.split() for line in lines if line.endswith(b"\n"))
+        whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        there = sum(isinstance(decode_line(line), EpochsEnded) for line in whole)
+        missing = [float(when) for epoch, when in said.items() if int(epoch) >= there]
+        found.append((killed - min(missing)) * 1e3 if missing else 0.0)
+    return found
 
 
 def epoch_cost(folder: Path, metrics: int) -> tuple[float, float]:
@@ -232,7 +327,7 @@ def fits(folder: Path, rounds: int) -> dict[str, list[float] | str]:
 
 def row(what: str, figure: str, target: str = "") -> None:
     """One line of the table."""
-    print(f"{what:<46}{figure:<34}{target}".rstrip(), flush=True)
+    print(f"{what:<48}{figure:<34}{target}".rstrip(), flush=True)
 
 
 def print_own_costs(folder: Path) -> None:
@@ -243,8 +338,10 @@ def print_own_costs(folder: Path) -> None:
         f"{statistics.median(others):.2f} ms (first {first:.2f}, most {max(others):.2f})",
         "≤ 5 ms",
     )
-    median, p99 = batch_cost(folder)
-    row("hooks of a batch, begin + end", f"{median:.2f} µs (p99 {p99:.2f})", "≤ 5 µs")
+    for watchers in WATCHERS:
+        median, p99 = batch_cost(folder, watchers)
+        name = f"hooks of a batch, begin + end, {watchers} watchers"
+        row(name, f"{median:.2f} µs (p99 {p99:.2f})", "≤ 5 µs")
     for metrics in (3, 20):
         median, p99 = epoch_cost(folder, metrics)
         row(f"on_epoch_end, {metrics} metrics", f"{median:.0f} µs (p99 {p99:.0f})")
@@ -255,6 +352,12 @@ def print_own_costs(folder: Path) -> None:
         row(
             f"record of an epoch, {metrics} metrics", f"{plain:.0f} bytes (with EarlyStopping {stopping:.0f})"
         )
+    gone = lost(folder)
+    row(
+        f"killed with -9, {KILLS} times: the record lacks",
+        f"the last {statistics.median(gone):.1f} ms (most {max(gone):.1f})",
+        "≤ 200 ms",
+    )
 
 
 def print_fits(folder: Path, rounds: int) -> None:

@@ -32,7 +32,16 @@ RATE_MAX = 3.4e38
 NAMES_MAX = 1000
 """Names tried for a new file: who asks for a save each minute gets there in a day."""
 
+WHY_MAX = 200
+"""Characters of somebody's error in an answer."""
+
 _WHOLE, _WEIGHTS = ".keras", ".weights.h5"
+
+_PART = ".cbmon-"
+"""How the name of a file begins that is being written."""
+
+LEFT_S = 24 * 3600.0
+"""A file that was being written and has not changed for so long was left by a process that was killed."""
 
 Work: TypeAlias = Callable[[], Iterable[RecordedEvent]]
 
@@ -97,14 +106,22 @@ class Control:
         """Asked and not done; looked at by each batch."""
         self.stopped_by = ""
         """Who stopped the fit."""
+        self.has_cut = False
+        """Whether that was before the epoch's last step."""
+        self._has_set_rate = False
         self._recorder: Recorder | None = None
+        self._beside: Path | None = None
         self._say = say
         self._after_epoch: Request | None = None
         self._is_over = False
 
-    def connect(self, recorder: Recorder) -> None:
-        """Where answers and events go; checkpoints are saved beside its file."""
-        self._recorder = recorder
+    def connect(self, recorder: Recorder, beside: Path | None = None) -> None:
+        """Where answers and events go.
+
+        Checkpoints are saved beside its file; or beside another one, of a run that has none: a socket's folder may
+        be in memory.
+        """
+        self._recorder, self._beside = recorder, beside
 
     def _put(self, event: RecordedEvent | Work) -> None:
         if self._recorder is not None:
@@ -130,8 +147,12 @@ class Control:
                 left.append(self.pending.popleft())
         return left
 
-    def obey(self, training: Training, at: At) -> None:
-        """In the training thread: do what can be done here; the rest goes on waiting, in its order."""
+    def obey(self, training: Training, at: At) -> bool:
+        """In the training thread: do what can be done here; the rest goes on waiting, in its order.
+
+        Returns whether the learning rate was set.
+        """
+        self._has_set_rate = False
         later = []
         for _ in range(len(self.pending)):
             try:
@@ -146,6 +167,7 @@ class Control:
         if at is At.EPOCH_END and self._after_epoch is not None:
             self._stop(training, self._after_epoch)
             self._after_epoch = None
+        return self._has_set_rate
 
     def _do(self, request: Request, training: Training, at: At) -> None:
         what = request.ask.what
@@ -178,6 +200,7 @@ class Control:
             words = f"training ends after epoch {epoch + 1}"
         else:
             self._stop(training, request)
+            self.has_cut |= at in (At.STEP, At.EPOCH_BEGIN)
             words = {
                 At.STEP: f"training ends with this batch; epoch {epoch + 1} is validated and logged as it is",
                 At.VALIDATION: f"training ends after the validation of epoch {epoch + 1}, which goes on",
@@ -210,6 +233,7 @@ class Control:
                 with suppress(Exception):
                     each.learning_rate = rate
             raise Refused(f"the optimizer takes no other learning rate: {error!r}"[:1000]) from error
+        self._has_set_rate = True
         held = [_rate(each) for each in optimizers]
         old, new = (before[0], held[0]) if len(optimizers) == 1 else (None, None)
         self._put(
@@ -240,7 +264,7 @@ class Control:
                 raise Refused(f"a model is saved to an absolute path ending in {_WHOLE} or {_WEIGHTS}")
             return path
         assert self._recorder is not None
-        record = self._recorder.path
+        record = (self._beside or self._recorder.path).absolute()
         return record.with_name(f"{record.stem}-epoch{epoch + 1}{_WHOLE}")
 
 
@@ -328,6 +352,7 @@ def _save(model: Any, target: Path) -> tuple[Path, str]:
     Raises:
         Refused: neither can be saved.
     """
+    _look_into(target.parent)
     try:
         if not target.name.endswith(_WHOLE):
             return _saved(model.save_weights, target, _WEIGHTS), ""
@@ -335,7 +360,7 @@ def _save(model: Any, target: Path) -> tuple[Path, str]:
     except Refused:
         raise
     except Exception as error:
-        whole = f"{type(error).__name__}: {error}"[:300]
+        whole = _why(error)
         if not target.name.endswith(_WHOLE):
             raise Refused(f"the weights cannot be saved: {whole}") from error
     weights = target.with_name(target.name.removesuffix(_WHOLE) + _WEIGHTS)
@@ -344,12 +369,36 @@ def _save(model: Any, target: Path) -> tuple[Path, str]:
     except Refused:
         raise
     except Exception as error:
-        raise Refused(f"the model cannot be saved: {whole}; nor its weights: {error!r}"[:1000]) from error
+        also = "" if _why(error) == whole else f"; nor its weights: {_why(error)}"
+        raise Refused(f"the model cannot be saved: {whole}{also}") from error
+
+
+def _look_into(folder: Path) -> None:
+    """See whether a file can be made in this folder, and clear away what killed processes left there.
+
+    Raises:
+        Refused: it cannot.
+    """
+    if not folder.is_dir():
+        raise Refused(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Refused(f"{folder}: not writable")
+    for left in folder.glob(f"{_PART}*"):
+        with suppress(OSError):
+            if left.name.endswith((_WHOLE, _WEIGHTS)) and time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink()
+
+
+def _why(error: Exception) -> str:
+    """An error in short, as the answer to who asked for a save."""
+    told = getattr(error, "strerror", None)
+    words = told if isinstance(told, str) else f"{type(error).__name__}: {error}"
+    return words if len(words) <= WHY_MAX else f"{words[:WHY_MAX]}…"
 
 
 def _saved(save: Callable[[str], object], target: Path, suffix: str) -> Path:
     """Write beside the target, then take the name: a reader never finds half a file."""
-    part = target.with_name(f".{secrets.token_hex(8)}{suffix}")
+    part = target.with_name(f"{_PART}{secrets.token_hex(8)}{suffix}")
     stem = target.name.removesuffix(suffix)
     try:
         save(str(part))
@@ -369,8 +418,14 @@ def _took_name(part: Path, path: Path) -> bool:
         os.link(part, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
+    except OSError:  # a file system without hard links: the name is taken first
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
             return False
-        part.rename(path)
+        try:
+            part.replace(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return True

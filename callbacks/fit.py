@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
 from functools import partial
@@ -21,7 +22,10 @@ LEARNING_RATE_KEYS = ("learning_rate", "lr")
 """What callbacks put into the logs: no metrics; what they mean depends on the list's order."""
 
 
-RATE_LOOKS = 11
+RECENT_S = 3.0
+"""What steps a second are told of; a training that ended no step for so long, instead of three, stands still."""
+
+LOOKS_MAX = 11
 """Looks that the steps a second are taken over: two seconds, at five looks a second."""
 
 
@@ -40,7 +44,8 @@ class Steps:
         self.first = 0
         """Steps done when the first end came: several with `steps_per_execution`."""
         self.first_end = 0.0
-        self.last_end = 0.0
+        self.last_end = time.perf_counter()
+        """When the latest step ended; before one has, when the phase began."""
         self.lock = Lock()
 
     def ended(self, batch: int, now: float) -> bool:
@@ -69,48 +74,76 @@ class Look:
     It knows neither model nor callbacks: a thread that held those would keep them alive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float = 0.0) -> None:
+        """No epoch runs yet; `every_s` are the seconds between two looks while somebody watches."""
         self.epoch = 0
         self.begun: float | None = None
         """When the epoch began, Unix seconds."""
         self.rate: float | None = None
+        """The learning rate, as far as this epoch's record will tell it."""
+        self.is_learned = False
+        """Whether the planned steps of training are those of the epoch before: Keras does not know."""
         self.now: tuple[str, Steps, int, int | None, dict[str, Any]] | None = None
         """Phase, its steps, how many of them are done, of how many, and their logs; None between epochs."""
-        self._passed: deque[tuple[Steps, int, float]] = deque(maxlen=RATE_LOOKS)
+        self._gap_s = RECENT_S + every_s
+        self._looked_at = 0.0
+        self._passed: deque[tuple[Steps, int, float]] = deque(maxlen=LOOKS_MAX)
 
     def progress(self) -> Progress | None:
-        """The latest, in the recorder's thread alone.
+        """The latest, as of the step that ended last; in the recorder's thread alone.
 
         A tensor of tf_keras becomes a number here: that waits for its step in this thread, not in the training's.
         """
-        now = self.now
-        if now is None:
+        found = self.now
+        if found is None:
             return None
-        phase, steps, step, planned, logs = now
+        _, steps, step, _, _ = found
+        now = time.perf_counter()
+        return self.told(*found, age_s=now - steps.last_end, speed=self._speed(steps, step, now))
+
+    def told(
+        self,
+        phase: str,
+        steps: Steps,
+        step: int,
+        planned: int | None,
+        logs: dict[str, Any],
+        *,
+        age_s: float = 0.0,
+        speed: float | None = None,
+    ) -> Progress:
+        """How far the epoch was `age_s` seconds ago."""
+        if self.is_learned and phase == "train" and planned is not None and step > planned:
+            planned = None  # this epoch is longer than the one before
         return Progress(
-            time=time.time(),
+            time=time.time() - age_s,
             epoch=self.epoch,
             step=step if planned is None else min(step, planned),
             steps=planned,
             phase=phase,
             metrics={str(name): number(value) for name, value in dict(logs).items()},
             step_seconds=steps.mean_seconds(),
-            steps_per_second=self._speed(steps, step),
+            steps_per_second=speed,
             learning_rate=self.rate,
             begun=self.begun,
         )
 
-    def _speed(self, steps: Steps, step: int) -> float | None:
-        """Steps a second since the oldest of the last looks at this phase."""
-        at = steps.last_end
-        if not self._passed or self._passed[-1][0] is not steps:
-            self._passed.clear()
-        if step and (not self._passed or self._passed[-1][1] < step):
-            self._passed.append((steps, step, at))
-        if len(self._passed) < 2:
+    def _speed(self, steps: Steps, step: int, now: float) -> float | None:
+        """Steps a second of late; None if the training stands still, or nobody has looked for a while."""
+        passed, at = self._passed, steps.last_end
+        if passed and (passed[-1][0] is not steps or now - self._looked_at > self._gap_s):
+            passed.clear()
+        self._looked_at = now
+        if step and (not passed or passed[-1][1] < step):
+            passed.append((steps, step, at))
+        while len(passed) > 2 and passed[0][2] < now - RECENT_S:
+            passed.popleft()
+        if len(passed) < 2:
             return None
-        (_, first, since), (_, last, until) = self._passed[0], self._passed[-1]
-        return (last - first) / (until - since) if until > since else None
+        (_, first, since), (_, last, until) = passed[0], passed[-1]
+        took = until - since
+        is_still = now - until > max(RECENT_S, 3 * took / (last - first))
+        return (last - first) / took if took > 0 and not is_still else None
 
 
 class Fit:
@@ -122,6 +155,7 @@ class Fit:
         recorder: Recorder,
         callbacks: list[Any],
         steps: int | None,
+        epochs: int | None = None,
         look: Look | None = None,
         control: Control | None = None,
     ) -> None:
@@ -132,6 +166,7 @@ class Fit:
             recorder: takes the events.
             callbacks: the fit's list; empty if it could not be seen.
             steps: planned steps an epoch, None if Keras does not know.
+            epochs: how many there will have been after the last one planned, None if nobody knows.
             look: where the recorder's thread looks for the running epoch.
             control: the requests to this fit; None if nobody can ask.
         """
@@ -144,6 +179,7 @@ class Fit:
         self._model = model
         self._callbacks = callbacks
         self._planned = steps
+        self._epochs = epochs
         self._checkpoints = siblings.Checkpoints(time.time())
         self._epoch = 0
         self._is_open = False
@@ -161,6 +197,7 @@ class Fit:
 
     def begin_epoch(self, epoch: int) -> None:
         """Also the end of the previous one, which by now all callbacks have seen."""
+        epoch = _index(epoch)
         if self._is_open and epoch == self._epoch:
             return
         self._look_at_siblings()
@@ -190,6 +227,8 @@ class Fit:
     def end_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of training: running means since the epoch began."""
         now = time.perf_counter()
+        if batch.__class__ is not int:
+            batch = _index(batch)
         is_furthest = self._train.ended(batch, now)
         if is_furthest and self._test is None:
             self._look.now = ("train", self._train, batch + 1, self._planned, logs)
@@ -220,6 +259,8 @@ class Fit:
     def end_test_step(self, batch: int, logs: dict[str, Any]) -> None:
         """After a step of validation."""
         now = time.perf_counter()
+        if batch.__class__ is not int:
+            batch = _index(batch)
         if self._test is not None:
             is_furthest = self._test.ended(batch, now)
             if is_furthest and self._look.now is not None:
@@ -239,26 +280,18 @@ class Fit:
     def _report(self, phase: str, steps: Steps, step: int, planned: int | None, logs: dict[str, Any]) -> None:
         """Record how far the epoch is; here alone a tensor of tf_keras becomes a number."""
         self._progress_due = time.perf_counter() + PROGRESS_S
-        self.recorder.put(
-            Progress(
-                time=time.time(),
-                epoch=self._epoch,
-                step=step if planned is None else min(step, planned),
-                steps=planned,
-                phase=phase,
-                metrics={str(name): number(value) for name, value in logs.items()},
-                step_seconds=steps.mean_seconds(),
-                learning_rate=self._rate if isinstance(self._rate, float) else None,
-            )
-        )
+        self.recorder.put(self._look.told(phase, steps, step, planned, logs))
 
     def _obey(self, at: At) -> None:
         """Do what watchers asked for, as far as it can be done here; in the training thread."""
         if self._control is not None:
-            self._control.obey(Training(self._model, self._callbacks, self._epoch), at)
+            training = Training(self._model, self._callbacks, self._epoch)
+            if self._control.obey(training, at):
+                self._read_rate()  # what it ends with, unless it is changed again
 
     def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Record the epoch: all its logs, exactly."""
+        epoch = _index(epoch)
         if epoch < 0:
             raise ValueError(f"a negative epoch, {epoch}")
         if not self._is_open and self.last and self.last.epochs == [epoch]:
@@ -280,7 +313,7 @@ class Fit:
         }
         self.last = EpochsEnded(
             time=time.time(),
-            epochs=[int(epoch)],
+            epochs=[epoch],
             metrics={name: [value] for name, value in numbers.items()},
             learning_rate=[self._rate] if isinstance(self._rate, float) else None,
             learning_rates={name: [rate] for name, rate in several.items()},
@@ -290,8 +323,8 @@ class Fit:
         self.recorder.put(self.last)
         self._logs = logs
         self._is_first_epoch = False
-        if self._planned is None:
-            self._planned = self._train.done or None
+        if self._planned is None or self._look.is_learned:
+            self._planned, self._look.is_learned = self._train.done or None, True
         self._obey(At.EPOCH_END)
 
     def end(self) -> None:
@@ -299,11 +332,18 @@ class Fit:
         self._look_at_siblings()
         is_stopped = bool(getattr(self._model, "stop_training", False))
         by = siblings.stopped_by(self._callbacks, self.last) if is_stopped else []
-        if is_stopped and self._control is not None and self._control.stopped_by:
-            by.append(self._control.stopped_by)
+        if is_stopped and self._control is not None and (who := self._control.stopped_by):
+            if self._is_whole() and not self._control.has_cut:
+                is_stopped = bool(by)  # it did all that was planned: nobody stopped it
+            else:
+                by.append(who)
         restored = siblings.restored_epoch(self._callbacks)
         how = "stopped" if is_stopped else "finished"
         self.recorder.put(RunEnded(time=time.time(), how=how, by=by, restored=restored))
+
+    def _is_whole(self) -> bool:
+        """Whether the last epoch planned has ended."""
+        return self.last is not None and self._epochs is not None and self.last.epochs[0] + 1 >= self._epochs
 
     def _look_at_siblings(self) -> None:
         """After an epoch: what its callbacks have counted and saved, at any place in the list."""
@@ -314,3 +354,8 @@ class Fit:
             self.recorder.put(CallbackStates(time=now, epoch=epoch, states=states))
         if paths := siblings.checkpoint_paths(self._callbacks, epoch, self._logs):
             self.recorder.put(partial(self._checkpoints.saved, epoch, paths, now))
+
+
+def _index(number: Any) -> int:
+    """The number of an epoch or a batch: a loop of one's own may have numpy's, or tensors."""
+    return operator.index(number)

@@ -191,15 +191,15 @@ class Monitor:
         )
         if self._recorder is None or not self._recorder.is_ours:
             self._history = None
-        look, control = Look(), Control(say) if self._is_controlled else None
+        look, control = Look(self._live_s), Control(say) if self._is_controlled else None
         wire = self._wire(started, path, look, control)
         self._recorder = Recorder(path, layout, is_new=is_new, whereabouts=whereabouts, wire=wire)
         if control is not None:
-            control.connect(self._recorder)
+            control.connect(self._recorder, beside=None if self._has_file else Path(path.name))
         if not self._has_file:
             self._recorder.put(started)
         self._close = weakref.finalize(self, self._recorder.abandon)
-        self._fit = Fit(self._model, self._recorder, siblings, started.steps, look, control)
+        self._fit = Fit(self._model, self._recorder, siblings, started.steps, started.epochs, look, control)
 
     def _wire(self, started: RunStarted, path: Path, look: Look, control: Control | None) -> Wire | None:
         """The live wire of a fit; None, and said, if this process may open no more files."""

@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from threading import RLock, Thread, current_thread
 from typing import TypeAlias
 
-from cbmon.callbacks import exits
+from cbmon.callbacks import exits, forks
 from cbmon.callbacks.layouts import Layout
 from cbmon.callbacks.wire import Wire
 from cbmon.events import Heartbeat, RecordedEvent, RunEnded
@@ -152,6 +152,8 @@ class Recorder:
 
     def leave(self, error: BaseException | None) -> None:
         """Record that the fit was left by an exception (None: it is not known which one); waits for nothing."""
+        if not self.is_ours:
+            return
         how, text = exits.in_words(error, ERROR_MAX)
         self.put(RunEnded(time=time.time(), how=how, error=text))
         self._finish()
@@ -265,6 +267,8 @@ class Recorder:
             if self._file is None or self._is_gone(self._file):
                 lead = self._open()
                 block = lead + block
+            else:
+                self._follow(self._file)
             assert self._file is not None
             while written < len(block):
                 written += os.write(self._file, block[written:])
@@ -283,18 +287,21 @@ class Recorder:
         self._has_begun = self._has_begun or 0 < len(lead) <= written
 
     def _is_gone(self, file: int) -> bool:
-        """Whether the file was removed, or another one stands in its place: writing to it would be for nobody.
+        """Whether the file was removed, or another one has taken its place: writing to it would be for nobody.
 
-        One that was only moved away is written on: whoever moved it wants it there.
+        One that was moved away is written on, whatever its old name is used for: whoever moved it wants it there.
         """
-        facts = os.fstat(file)
-        if facts.st_nlink == 0:
-            return True
-        try:
-            there = self.path.stat()
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) != (facts.st_dev, facts.st_ino)
+        return os.fstat(file).st_nlink == 0
+
+    def _follow(self, file: int) -> None:
+        """Go by the new name of a file that was moved, if the system tells it: watchers look for its wire."""
+        with suppress(OSError):
+            if _is_same(self.path, file):
+                return
+        with suppress(OSError):
+            there = Path(os.readlink(f"/proc/self/fd/{file}"))
+            if _is_same(there, file):
+                self.path = there
 
     def _open(self) -> bytes:
         """Open the file, made if need be; returns what has to be written first."""
@@ -304,7 +311,8 @@ class Recorder:
         lead = None
         while lead is None:
             try:
-                self._file = os.open(self.path, flags | (os.O_EXCL if self._is_new else 0), 0o600)
+                with forks.making():
+                    self._file = os.open(self.path, flags | (os.O_EXCL if self._is_new else 0), 0o600)
             except FileExistsError:  # two runs of one second and the same four digits: not the same file
                 self._take_another_name()
                 continue
@@ -334,9 +342,17 @@ class Recorder:
 
     def _close_file(self) -> None:
         if self._file is not None:
-            file, self._file = self._file, None
-            with suppress(OSError):  # a full network disk says so here, too; what it took is all there is
-                os.close(file)
+            if self.is_ours:
+                with suppress(OSError):  # closing is not enough where a child has been forked meanwhile
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+            with forks.making():
+                file, self._file = self._file, None
+                with suppress(OSError):  # a full network disk says so here, too; what it took is all there is
+                    os.close(file)
+
+
+def _is_same(path: Path, file: int) -> bool:
+    return os.path.samestat(path.stat(), os.fstat(file))
 
 
 def _lock(file: int) -> bool:
@@ -352,12 +368,9 @@ def _lock(file: int) -> bool:
 
 def _let_go() -> None:
     """In a forked child: its copies of the files would keep the locks of a trainer that is gone."""
-    with suppress(Exception):  # a fork in the middle of whatever; the child is not ours to disturb
-        for recorder in list(_recorders):
+    for recorder in list(_recorders):
+        with suppress(Exception):  # a fork in the middle of whatever; the child is not ours to disturb
             recorder._close_file()
-            if recorder._wire is not None:
-                recorder._wire.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+forks.in_child(_let_go)

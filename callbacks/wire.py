@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from math import ceil
 from pathlib import Path
 from threading import RLock
 
+from cbmon.callbacks import forks
 from cbmon.callbacks.control import Control, Request
 from cbmon.endpoint import (
     ASK_MAX,
@@ -49,7 +51,10 @@ from cbmon.endpoint import (
 from cbmon.events import EpochsEnded, Heartbeat, Progress, RecordedEvent, RunEnded, RunStarted, encode_line
 
 WATCHERS_MAX = 32
-"""Connections at once: each costs a buffer and a turn; people have a few."""
+"""At once: each costs a buffer and a turn; people have a few."""
+
+CONNECTIONS_MAX = WATCHERS_MAX + 8
+"""At once, with those who only ask: watchers must not keep them out."""
 
 CHECK_S = 5.0
 """How often to look whether the socket is still there: a logout removes $XDG_RUNTIME_DIR under a training."""
@@ -78,14 +83,18 @@ END_S = 0.5
 IDLE_S = 0.02
 """How long the end waits while no watcher takes anything: stopped ones get no more."""
 
-SWEEP_MAX = 50
-"""Sockets of killed runs that one start looks at."""
+SWEEP_S = 0.1
+"""How long one start looks for sockets of killed runs: thousands; other runs wait for the folder."""
 
 _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 """A script may have given SIGPIPE its default back: a watcher that goes would kill it."""
 _NO_SIGPIPE: int | None = getattr(socket, "SO_NOSIGPIPE", None)
 
 _NOTHING = b""
+
+_wires: weakref.WeakSet[Wire] = weakref.WeakSet()
+_passing: list[Callable[[], object]] = []
+"""What closes the descriptors that are open for a moment only."""
 
 
 class History:
@@ -153,6 +162,8 @@ class _Watcher:
         """Of the next line of the history."""
         self.look: bytes = _NOTHING
         """The latest look into the epoch, if it has not got that yet."""
+        self.seen: tuple[object, ...] = ()
+        """What the latest look made for it was about."""
         self.missed = 0
         self.lost = 0
         self.goodbye = b""
@@ -203,16 +214,16 @@ class Wire:
         self._there: tuple[int, int] | None = None
         self._record: Path | None = None
         self._check_at = self._accept_at = self._look_at = 0.0
-        self._seen: tuple[object, ...] = ()
         self._trouble = 0
         """Times that listening failed since it last worked."""
         self._watchers: list[_Watcher] = []
         self._lock = RLock()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        self._bell: socket.socket | None = theirs
-        self._woken = ours
+        with forks.making():
+            self._woken, bell = socket.socketpair()
+            self._bell: socket.socket | None = bell
+            _wires.add(self)
+        self._woken.setblocking(False)
+        bell.setblocking(False)
 
     # Any thread.
 
@@ -224,6 +235,7 @@ class Wire:
 
     def forget(self) -> None:
         """In a forked child, or without a thread: let go of everything, and touch nothing that is the parent's."""
+        self._lock = RLock()  # another thread of the parent may have held it
         for end in (self._bell, self._woken, self._listener, *(each.socket for each in self._watchers)):
             if end is not None:
                 with suppress(OSError):
@@ -268,7 +280,8 @@ class Wire:
             if not why_unsafe(path.parent):
                 _sweep(path.parent, path)
             _make_way(path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with forks.making():
+                self._listener = listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 listener.setblocking(False)
                 with suppress(OSError):  # Linux: the file has this mode from the start; others may refuse
@@ -277,11 +290,11 @@ class Wire:
                 facts = os.lstat(path)
                 if stat.S_IMODE(facts.st_mode) & 0o177:
                     os.chmod(path, 0o600)
-                listener.listen(WATCHERS_MAX)
+                listener.listen(CONNECTIONS_MAX)
             except BaseException:
-                listener.close()
+                self._close_listener()
                 raise
-        self._listener, self._path, self._there = listener, path, (facts.st_dev, facts.st_ino)
+        self._path, self._there = path, (facts.st_dev, facts.st_ino)
         if self._hello.replays and not self._given and not self.history.lines:
             self._say(f"watch this run with: cbmon watch unix://{path}")
 
@@ -293,12 +306,18 @@ class Wire:
         return (facts.st_dev, facts.st_ino) == self._there
 
     def _stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
+        if self._listener is not None:
             with suppress(OSError):
                 if self._path and self._is_there():
                     self._path.unlink()
-            listener.close()
+            self._close_listener()
+        self._path = self._there = None
+
+    def _close_listener(self) -> None:
+        with forks.making():
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                listener.close()
 
     # Serving.
 
@@ -322,16 +341,18 @@ class Wire:
                 self._hang_up(each)
 
     def _take_a_look(self, now: float) -> None:
-        """Hand the latest look at the epoch to every watcher, if there is news."""
+        """Hand the latest look at the epoch to each watcher to whom it is news."""
         self._look_at = now + self._every_s
         look = self._look()
-        seen = (look.epoch, look.phase, look.step) if look else ()
-        if look is None or seen == self._seen:
+        if look is None:
             return
-        self._seen = seen
-        line = encode_line(look)
+        # Also that the steps stand still: then there is no speed any more.
+        seen = (look.epoch, look.phase, look.step, look.steps_per_second is None)
+        line = b""
         for each in self._watchers.copy():
-            if each.role == "watch":
+            if each.role == "watch" and each.seen != seen:
+                line = line or encode_line(look)
+                each.seen = seen
                 self._show(each, line)
                 self._send(each)
 
@@ -369,9 +390,12 @@ class Wire:
     def _accept(self) -> None:
         """Let those in who wait at the door and are of the same user."""
         assert self._listener is not None
-        for _ in range(WATCHERS_MAX):
+        for _ in range(CONNECTIONS_MAX):
             try:
-                end, _ = self._listener.accept()
+                with forks.making():
+                    end, _ = self._listener.accept()
+                    watcher = _Watcher(end, time.monotonic())
+                    self._watchers.append(watcher)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -382,12 +406,9 @@ class Wire:
             if _NO_SIGPIPE is not None:
                 end.setsockopt(socket.SOL_SOCKET, _NO_SIGPIPE, 1)
             if peer_uid(end) != os.geteuid():
-                end.close()
-                continue
-            watcher = _Watcher(end, time.monotonic())
-            self._watchers.append(watcher)
-            if len(self._watchers) > WATCHERS_MAX:
-                self._part(watcher, f"{WATCHERS_MAX} watchers are there already")
+                self._hang_up(watcher)
+            elif len(self._watchers) > CONNECTIONS_MAX:
+                self._part(watcher, f"{CONNECTIONS_MAX} others are there already")
             else:
                 watcher.answers.append(encode_frame(self._hello))
                 self._send(watcher)
@@ -431,10 +452,12 @@ class Wire:
                 raise NoWire("attached twice")
             if frame.run_id not in (None, self._hello.run_id):
                 raise NoWire("this is another run")
+            if frame.role == "watch":
+                if sum(each.role == "watch" for each in self._watchers) >= WATCHERS_MAX:
+                    raise NoWire(f"{WATCHERS_MAX} watchers are there already")
+                self._look_at = 0.0  # what it sees first is not as old as the last look
             watcher.role = frame.role
             watcher.who = _one_word(frame.who) or f"pid {peer_pid(watcher.socket)}"
-            # What it sees first is not as old as the last look.
-            self._look_at, self._seen = 0.0, ()
         elif watcher.role is None and frame is not None:
             raise NoWire("the first frame has to be attach")
         elif isinstance(frame, Ask):
@@ -520,8 +543,9 @@ class Wire:
 
     def _hang_up(self, watcher: _Watcher) -> None:
         if watcher in self._watchers:
-            self._watchers.remove(watcher)
-            watcher.socket.close()
+            with forks.making():  # else a child may keep it, and the watcher waits for its end
+                self._watchers.remove(watcher)
+                watcher.socket.close()
 
     def close(self) -> None:
         """The fit has ended: nobody comes any more, those who are there get what they can take at once."""
@@ -538,11 +562,11 @@ class Wire:
             deadline = time.monotonic() + END_S
             while self._watchers and time.monotonic() < deadline and self._flush():
                 pass
-        with self._lock:
+        with self._lock, forks.making():
             bell, self._bell = self._bell, None
             if bell is not None:
                 bell.close()
-        self._woken.close()
+            self._woken.close()
         for each in self._watchers.copy():
             self._hang_up(each)
 
@@ -577,7 +601,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
     if why_unsafe(folder):  # somebody's own choice, such as /tmp: not ours to lock
         yield
         return
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with forks.making():
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        close = _passes(partial(os.close, file))
     try:
         for _ in range(20):
             try:
@@ -591,7 +617,21 @@ def _alone_in(folder: Path) -> Iterator[None]:
             raise _Taken(f"{folder} is held by another run")
         yield
     finally:
-        os.close(file)
+        with suppress(OSError):  # closing is not enough where a child has been forked meanwhile
+            fcntl.flock(file, fcntl.LOCK_UN)
+        close()
+
+
+def _passes(close: Callable[[], object]) -> Callable[[], None]:
+    """Note what closes a descriptor, for children; gives what closes it and forgets that."""
+    _passing.append(close)
+
+    def closed() -> None:
+        with forks.making():
+            close()
+            _passing.remove(close)
+
+    return closed
 
 
 def _is_dead(path: Path) -> bool:
@@ -603,14 +643,18 @@ def _is_dead(path: Path) -> bool:
     reason = why_foreign(path)
     if reason:
         raise NoWire(f"{path}: {reason}")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+    with forks.making():
+        knock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        close = _passes(knock.close)
+    try:
         knock.settimeout(CONNECT_S)
-        try:
-            knock.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            return True
-        except OSError:  # it does not answer: its process is stopped, or many knock
-            return False
+        knock.connect(os.fspath(path))
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # it does not answer: its process is stopped, or many knock
+        return False
+    finally:
+        close()
     return False
 
 
@@ -629,8 +673,22 @@ def _make_way(path: Path) -> None:
 
 def _sweep(folder: Path, ours: Path) -> None:
     """Remove the sockets that killed runs have left in the runtime folder: nobody else would."""
+    deadline = time.monotonic() + SWEEP_S
     with suppress(OSError):
-        for path in sorted(folder.glob("*.sock"))[:SWEEP_MAX]:
+        for path in folder.glob("*.sock"):
+            if time.monotonic() > deadline:
+                return
             with suppress(OSError, NoWire):
                 if path != ours and _is_dead(path):
                     path.unlink(missing_ok=True)
+
+
+def _forget() -> None:
+    """In a forked child: let go of all that is the parent's."""
+    for let_go in [*(wire.forget for wire in _wires), *_passing]:
+        with suppress(Exception):  # a fork in the middle of whatever; the child is not ours to disturb
+            let_go()
+    _passing.clear()
+
+
+forks.in_child(_forget)

@@ -129,7 +129,7 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
     steps_per_second: float | None = None
     """In the last two seconds or so; None where the record does not tell, or no step ended in them."""
     learning_rate: float | None = None
-    """At the first step of this epoch."""
+    """At the first step of this epoch; what it was set to where a watcher asked for another one since."""
     begun: float | None = None
     """When this epoch began, Unix seconds."""
 

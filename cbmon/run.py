@@ -231,7 +231,10 @@ def fold(run: Run, event: Event) -> None:
         case _:
             assert_never(event)
     if event.time is not None:
-        run.heard = event.time
+        is_old = (
+            isinstance(event, Progress) and run.heard is not None and run.heard > event.time
+        )  # of the last step
+        run.heard = run.heard if is_old else event.time
 
 
 def _fold_epochs(run: Run, batch: EpochsEnded) -> None:

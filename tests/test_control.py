@@ -110,6 +110,34 @@ def test_a_stop_waits_for_the_end_of_the_epoch(run: Monitor, asker: Any, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("what", "hook", "is_cut"),
+    [
+        ("stop", lambda run: run.on_train_batch_end(0, {}), False),
+        ("stop", lambda run: run.on_epoch_end(2, {"loss": 1.0}), False),
+        ("stop_now", lambda run: run.on_test_batch_end(0, {}), False),
+        ("stop_now", lambda run: run.on_train_batch_end(0, {}), True),
+    ],
+)
+def test_a_run_that_did_all_it_had_planned_was_stopped_by_nobody(
+    run: Monitor, asker: Any, tmp_path: Path, what: str, hook: Any, is_cut: bool
+) -> None:
+    who = asker(tmp_path / "run.jsonl")
+    for epoch in range(2):
+        run_epoch(run, epoch)
+    run.on_epoch_begin(2)
+    who.ask(what)
+    settle(run)
+    hook(run)
+    assert who.answer().done
+    run.on_epoch_end(2, {"loss": 1.0})
+    assert model_of(run).stop_training
+    run.on_train_end()
+    last = events(tmp_path / "run.jsonl")[-1]
+    assert isinstance(last, RunEnded)
+    assert (last.how, last.by) == (("stopped", [WHO]) if is_cut else ("finished", []))
+
+
+@pytest.mark.parametrize(
     ("hook", "words"),
     [
         (lambda run: run.on_train_batch_begin(0), "training ends with this batch; epoch 1 is validated"),
@@ -160,6 +188,29 @@ def test_a_learning_rate_waits_for_a_step_and_the_order_of_requests_is_kept(
     ]
     rates = [event.learning_rate for event in events(path) if isinstance(event, EpochsEnded)]
     assert rates == [[0.5], [0.125]]  # in effect at the first step
+
+
+def test_the_rate_of_an_epoch_in_which_somebody_set_it_is_the_one_it_ends_with(
+    run: Monitor, asker: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.jsonl"
+    who = asker(path)
+    assert run._fit is not None
+    for epoch, value in enumerate([None, 0.25, 0.125]):
+        run.on_epoch_begin(epoch)
+        step(run, 0)
+        model_of(run).optimizer.learning_rate = 0.5  # a schedule of somebody's own: as before
+        if value is not None:
+            who.ask("lr", value=value)
+            settle(run)
+        step(run, 1)
+        assert run._fit._look.rate == (value or 0.5)
+        step(run, 2)
+        model_of(run).optimizer.learning_rate = 1.0  # a callback that is asked before Monitor
+        run.on_epoch_end(epoch, {"loss": 1.0})
+    run.on_train_end()
+    rates = [event.learning_rate for event in events(path) if isinstance(event, EpochsEnded)]
+    assert rates == [[0.5], [0.25], [0.125]]
 
 
 def test_where_batches_end_in_other_threads_requests_wait_for_the_training_thread(
@@ -419,8 +470,8 @@ def test_a_save_that_fails_leaves_nothing_and_reaches_no_fit(
     model_of(run).save = model_of(run).save_weights = saver(error=error)
     answer = save()
     assert not answer.done
-    assert str(error)[:20] in answer.words
-    assert len(answer.words) <= 1000
+    why = getattr(error, "strerror", None) or f"RuntimeError: {error}"[:200] + "…"
+    assert answer.words == f"the model cannot be saved: {why}"
     assert [each.name for each in tmp_path.iterdir()] == ["run.jsonl"]
     del model_of(run).save
     assert not save().done
@@ -438,6 +489,120 @@ def test_a_disk_without_hard_links_is_saved_to_as_well(
         str(tmp_path / "run-epoch1.keras"),
         str(tmp_path / "run-epoch1-2.keras"),
     ]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_name_that_somebody_takes_at_the_last_moment_is_his(
+    run: Monitor, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    link, opened, exists = os.link, os.open, os.path.lexists
+    theirs = tmp_path / "run-epoch1.keras"
+
+    def take(path: Any) -> None:
+        if Path(path) == theirs and not exists(theirs):
+            theirs.write_text("precious")
+
+    def linked(part: Any, path: Any) -> None:
+        if not has_links:
+            raise OSError(95, "Operation not supported")
+        take(path)
+        link(part, path)
+
+    def taken(path: Any, *rest: Any, **options: Any) -> int:
+        take(path)
+        return opened(path, *rest, **options)
+
+    def looked(path: Any) -> bool:
+        is_there = exists(path)
+        take(path)
+        return is_there
+
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "open", taken)
+    monkeypatch.setattr(os.path, "lexists", looked)
+    model_of(run).save = saver()
+    assert save().path == str(tmp_path / "run-epoch1-2.keras")
+    assert theirs.read_text() == "precious"
+    assert (tmp_path / "run-epoch1-2.keras").read_text() == "model"
+
+
+def test_without_hard_links_a_name_that_was_taken_is_given_back_if_nothing_comes(
+    run: Monitor, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    model_of(run).save = model_of(run).save_weights = lambda path: None
+    assert not save().done
+    assert [each.name for each in tmp_path.iterdir()] == ["run.jsonl"]
+
+
+def test_where_nothing_can_be_saved_is_said_in_short_and_before_the_model_is_asked(
+    run: Monitor, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    model_of(run).save = model_of(run).save_weights = asked.append
+    assert save("/nonexistent/best.keras").words == "/nonexistent: no such folder"
+    assert save("/nonexistent/best.weights.h5").words == "/nonexistent: no such folder"
+    (tmp_path / "file").touch()
+    assert save(tmp_path / "file" / "best.keras").words == f"{tmp_path / 'file'}: not a folder"
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    assert save().words == f"{tmp_path}: not writable"
+    assert asked == []
+
+
+def test_what_a_killed_save_left_is_cleared_away_by_a_later_one(
+    run: Monitor, save: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    saved: list[str] = []
+
+    def die(path: str) -> None:
+        saved.append(path)
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        control_module._saved(die, folder / "best.keras", ".keras")
+    days = {"dead": 2, "alive": 0, "precious": 2}
+    names = {
+        "dead": Path(saved[0]).name,
+        "alive": Path(saved[0]).name.replace("-", "-a", 1),
+        "precious": ".best.keras",
+    }
+    for kind, name in names.items():
+        (folder / name).touch()
+        then = (folder / name).stat().st_mtime - days[kind] * 86400
+        os.utime(folder / name, (then, then))
+    model_of(run).save = saver()
+    assert save(folder / "best.keras").done
+    found = {each.name for each in folder.iterdir()}
+    assert found == {"best.keras", names["alive"], names["precious"]}
+
+
+@pytest.mark.parametrize("path", ["unix://", "unix:///{runtime}/x.sock"])
+def test_a_run_without_a_file_saves_into_the_working_directory(
+    tmp_path: Path, runtime: Path, client: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Not beside its socket: that may be in memory."""
+    monkeypatch.chdir(tmp_path)
+    monitor = Monitor(path.format(runtime=runtime))
+    begin(monitor)
+    monitor.on_epoch_begin(0)
+    model_of(monitor).save = saver()
+    wait_for(lambda: wire_of(monitor)._path is not None)
+    there = wire_of(monitor)._path
+    assert there is not None
+    who = Asker(client(there, role="ctl"))
+    who.ask("save")
+    settle(monitor)
+    step(monitor, 0)
+    name = "x-epoch1.keras" if path.endswith("x.sock") else "live-epoch1.keras"
+    assert who.answer().path == str(tmp_path / name)
+    assert (tmp_path / name).exists()
+    monitor.on_train_end()
 
 
 def test_on_jax_the_state_is_fetched_first(run: Monitor, save: Any) -> None:
@@ -538,6 +703,31 @@ def test_a_fit_is_the_one_that_a_callback_of_ones_own_would_have_made(
     again = keras.models.load_model(saved.path)
     assert float(again.optimizer.learning_rate) == rate.new
     assert applied(path) == [("lr", 1, WHO, rate.old, rate.new), ("save", 1, WHO, None, None)]
+
+
+@pytest.mark.parametrize("kind", ["LearningRateScheduler", "ReduceLROnPlateau"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_recorded_rates_are_those_of_the_history_when_somebody_sets_one(
+    keras: Any, trainer: Trainer, tmp_path: Path, asker: Any, kind: str, is_first: bool
+) -> None:
+    path = tmp_path / "run.jsonl"
+    monitor = Monitor(path)
+    trainer.model.optimizer.learning_rate = 0.1
+
+    def ask() -> None:
+        asker(path).ask("lr", value=0.01)
+        settle(monitor)
+
+    other = {
+        "LearningRateScheduler": keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5),
+        "ReduceLROnPlateau": flat_cut(keras),
+    }[kind]
+    callbacks = [monitor, other] if is_first else [other, monitor]
+    _, _, history, _ = trainer.train([at_batch(keras, 1, 1, ask), *callbacks])
+    rates = [event.learning_rate for event in events(path) if isinstance(event, EpochsEnded)]
+    assert rates == [[rate] for rate in history["learning_rate"]]
+    assert rates[1] == pytest.approx([0.01])
+    assert rates[0] != rates[2]
 
 
 @pytest.mark.parametrize(("what", "batches"), [("stop", 6), ("stop_now", 5)])

@@ -45,7 +45,9 @@ def test_the_demo_trains_one_run_that_stops_early_and_one_that_diverges(tmp_path
     plateau = [line.partition(" plateau ")[2] for line in lines if " plateau " in line]
     too_fast = [line.partition(" too-fast ")[2] for line in lines if " too-fast " in line]
     assert len(plateau) + len(too_fast) == len(lines) - 1
-    assert plateau[0].startswith("epoch 1/80 loss ")
+    assert next(line for line in plateau if line != "running").startswith(
+        "epoch 1/80 loss "
+    )  # seen before it has any
     assert any(line.startswith("learning rate 0.1 → 0.02 at epoch ") for line in plateau)
     assert plateau[-1].startswith("stopped by EarlyStopping after epoch ")
     assert any(re.match("ERROR .* loss (at|within) epoch ", line) for line in too_fast)

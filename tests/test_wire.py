@@ -23,12 +23,14 @@ from hypothesis import strategies as st
 
 from cbmon import endpoint
 from cbmon.callbacks import Monitor
+from cbmon.callbacks import fit as fit_module
 from cbmon.callbacks import wire as wire_module
 from cbmon.callbacks.fit import Look, Steps
 from cbmon.callbacks.wire import History, Wire
 from cbmon.endpoint import (
     ASK_MAX,
     FRAME_MAX,
+    Answer,
     Ask,
     Attach,
     Dropped,
@@ -57,11 +59,12 @@ Received = FromTrainer | RecordedEvent
 
 
 @pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def runtime(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A runtime folder of the test's own, with a short name."""
+    tmp_path_factory.getbasetemp()  # which asks where temporary folders are: before that is another place
     with tempfile.TemporaryDirectory(prefix="cb") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setattr(tempfile, "gettempdir", lambda: f"{folder}/tmp")
+        monkeypatch.setattr(endpoint, "_COMMON", f"{folder}/tmp")
         os.mkdir(f"{folder}/tmp")
         yield Path(folder)
 
@@ -305,20 +308,178 @@ def test_an_odd_frequency_is_refused(hertz: float) -> None:
         Monitor("run.jsonl", live_hz=hertz)
 
 
-def test_steps_a_second_are_those_of_the_last_looks() -> None:
-    look, steps = Look(), Steps()
-    assert look.progress() is None
-    rates = []
-    for batch, now in [(0, 1.0), (9, 2.0), (29, 3.0)]:
-        steps.ended(batch, now)
-        look.now = ("train", steps, batch + 1, None, {})
-        progress = look.progress()
+class Clock:
+    """Stands in for the module `time`: both clocks are at `now`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    perf_counter = time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(fit_module, "time", clock)
+    return clock
+
+
+class Looked:
+    """A phase of an epoch whose steps end when a test says so, and who looks at it."""
+
+    def __init__(self, clock: Clock, every_s: float = 0.2) -> None:
+        self.clock, self.look, self.steps = clock, Look(every_s), Steps()
+        assert self.look.progress() is None
+
+    def step(self, now: float, done: int) -> None:
+        self.clock.now = now
+        self.steps.ended(done - 1, now)
+        self.look.now = ("train", self.steps, done, None, {})
+
+    def at(self, now: float, done: int | None = None) -> Progress:
+        if done is not None:
+            self.step(now, done)
+        self.clock.now = now
+        progress = self.look.progress()
         assert progress is not None
-        assert progress.steps is None
-        rates.append(progress.steps_per_second)
+        return progress
+
+
+def test_steps_a_second_are_those_of_the_last_looks(clock: Clock) -> None:
+    looked = Looked(clock)
+    rates = [looked.at(now, done).steps_per_second for now, done in [(1.0, 1), (2.0, 10), (3.0, 30)]]
     assert rates == [None, 9.0, 14.5]
-    look.now = ("validation", Steps(), 0, 3, {})
-    assert (look.progress() or Progress(epoch=0, step=0, steps_per_second=1.0)).steps_per_second is None
+    looked.look.now = ("validation", Steps(), 0, 3, {})
+    assert looked.at(3.2).steps_per_second is None
+
+
+def test_steps_a_second_are_none_of_a_time_in_which_nobody_looked(clock: Clock) -> None:
+    looked = Looked(clock)
+    looked.at(1.0, 1)
+    assert looked.at(2.0, 101).steps_per_second == 100
+    for done in range(102, 462):  # an hour at a step in ten seconds
+        looked.step(2.0 + (done - 101) * 10, done)
+    told = [looked.at(3602.0 + second, 461 + 100 * second).steps_per_second for second in range(1, 4)]
+    assert told == [None, 100, 100]
+
+
+def test_steps_a_second_are_told_of_slow_steps_too_and_at_once_when_they_are_fast_again(
+    clock: Clock,
+) -> None:
+    looked = Looked(clock)
+    for tick in range(151):  # a step in five seconds
+        told = looked.at(tick / 5, max(1, tick // 25)).steps_per_second
+    assert told == pytest.approx(0.2)
+    for tick in range(1, 4):
+        told = looked.at(30 + tick / 5, 6 + 20 * tick).steps_per_second
+    assert told == pytest.approx(100)
+
+
+@pytest.mark.parametrize("every_s", [0.02, 0.2, 10.0])
+def test_steps_a_second_are_told_however_often_somebody_looks(clock: Clock, every_s: float) -> None:
+    looked = Looked(clock, every_s)
+    for tick in range(20):
+        told = looked.at(tick * every_s, 1 + 50 * tick).steps_per_second
+    assert told == pytest.approx(50 / every_s)
+
+
+def test_a_look_is_as_old_as_its_last_step_and_one_that_stands_still_has_no_speed(clock: Clock) -> None:
+    looked = Looked(clock)
+    clock.now = 5.0
+    looked.look.now = ("train", Steps(), 0, None, {})
+    assert looked.at(9.0).time == 5.0  # before the first step: since the phase began
+    looked.at(10.0, 1)
+    assert looked.at(11.0, 101).steps_per_second == 100
+    for now, speed in [(12.0, 100), (13.9, 100), (14.1, None), (20.0, None)]:
+        look = looked.at(now)
+        assert (look.time, look.step, look.steps_per_second) == (11.0, 101, speed)
+
+
+def test_a_training_that_hangs_looks_so_to_all_whoever_attaches(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "RECENT_S", 0.3)
+    path = tmp_path / "run.jsonl"
+    monitor = Monitor(path, live_hz=50)
+    begin_endless(monitor)
+    early = client(path)
+    early.hello()
+    monitor.on_epoch_begin(0)
+    for batch in range(20):
+        step(monitor, batch)
+        early.until(look_at(batch + 1))
+    last = time.time()
+    assert early.seen[-1].steps_per_second is not None
+    stands = early.until(is_look)
+    assert (stands.step, stands.steps_per_second) == (20, None)
+    client(path, role="ctl").hello()
+    late = client(path).until(is_look)
+    assert (late.step, late.steps_per_second) == (20, None)
+    for look in (stands, late):
+        assert look.time == pytest.approx(last, abs=0.1)
+    assert time.time() - last > 0.25
+    time.sleep(0.1)  # five looks
+    monitor.on_train_end()
+    assert list(map(type, early.rest())) == [Goodbye]
+
+
+def test_a_total_that_was_learned_is_forgotten_when_an_epoch_is_longer(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "run.jsonl")
+    begin_endless(monitor)
+    told = {}
+    for epoch, count in enumerate([10, 50, 50]):
+        monitor.on_epoch_begin(epoch)
+        for batch in range(count):
+            step(monitor, batch)
+            assert monitor._fit is not None
+            look = monitor._fit._look.progress()
+            assert look is not None
+            told[epoch, batch + 1] = (look.step, look.steps)
+        monitor.on_epoch_end(epoch, {"loss": 1.0})
+    monitor.on_train_end()
+    assert told[0, 10] == (10, None)
+    assert told[1, 10] == (10, 10)
+    assert told[1, 11] == (11, None)
+    assert told[1, 50] == (50, None)
+    assert told[2, 11] == (11, 50)
+
+
+def test_a_planned_total_stands_where_several_steps_are_one(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "run.jsonl")
+    begin(monitor)
+    monitor.on_epoch_begin(0)
+    step(monitor, 7)  # of two at once the second is none
+    assert monitor._fit is not None
+    look = monitor._fit._look.progress()
+    assert look is not None
+    assert (look.step, look.steps) == (7, 7)
+    monitor.on_train_end()
+
+
+def test_a_loop_of_ones_own_may_count_in_numbers_of_numpy_or_tensors(
+    keras: Any, tmp_path: Path, client: Any
+) -> None:
+    np, tf = pytest.importorskip("numpy"), pytest.importorskip("tensorflow")
+    path = tmp_path / "run.jsonl"
+    monitor = Monitor(path, live_hz=50)
+    begin(monitor)
+    watcher = client(path)
+    for epoch in [*np.arange(1), tf.constant(1)]:
+        monitor.on_epoch_begin(epoch)
+        for batch in [*np.arange(2), *tf.range(2, 4)]:
+            step(monitor, batch)
+            watcher.until(look_at(int(batch) + 1))
+        monitor.on_test_begin()
+        for batch in np.arange(2):
+            monitor.on_test_batch_end(batch, {"loss": 1.0})
+        watcher.until(lambda event: is_look(event) and event.phase == "validation" and event.step == 2)
+        monitor.on_test_end()
+        monitor.on_epoch_end(epoch, {"loss": 1.0})
+    monitor.on_train_end()
+    assert kinds(path) == "see."
 
 
 # A run without a file.
@@ -522,13 +683,21 @@ def test_there_is_a_most_of_watchers(tmp_path: Path, client: Any) -> None:
     watchers = [Client(there) for _ in range(wire_module.WATCHERS_MAX)]
     for each in watchers:
         each.hello()
-    extra = Client(there, attach=False)
-    assert extra.rest() == [Goodbye(words="32 watchers are there already")]
+    extra = Client(there)
+    assert extra.rest()[1:] == [Goodbye(words="32 watchers are there already")]
+    askers = [Client(there, role="ctl") for _ in range(8)]
+    for each in askers:
+        each.send(Ask(id=1, what="dance"))
+        assert not each.until(lambda event: isinstance(event, Answer)).done
+    crowd = Client(there, attach=False)
+    assert crowd.rest() == [Goodbye(words="40 others are there already")]
     watchers[0].close()
-    wait_for(lambda: len(wire_of(monitor)._watchers) < wire_module.WATCHERS_MAX)
+    wait_for(lambda: len(wire_of(monitor)._watchers) < wire_module.CONNECTIONS_MAX)
     client(path).hello()
+    monitor.on_epoch_begin(0)
+    watchers[1].until(is_look)
     monitor.on_train_end()
-    for each in (*watchers, extra):
+    for each in (*watchers, *askers, extra, crowd):
         each.close()
 
 
@@ -664,6 +833,44 @@ def test_who_does_not_read_holds_up_the_end_of_no_fit(tmp_path: Path, watchers: 
     assert not has_thread(monitor)
 
 
+def test_a_watcher_that_is_stopped_while_far_more_is_said_than_anything_holds_delays_nothing(
+    tmp_path: Path, watchers: Any, client: Any
+) -> None:
+    """A wide look has 200 KB, the kernel holds about as much: all others have to be left out."""
+    path = tmp_path / "run.jsonl"
+    monitor = Monitor(path, live_hz=50)
+    begin_endless(monitor)
+    stopped = client(path)  # stopped: it does not read until the end
+    watchers(path, "is stopped")
+    wait_for(lambda: sum(each.role == "watch" for each in wire_of(monitor)._watchers) == 2)
+    wide = {f"metric {number}": 0.5 for number in range(10_000)}
+    took = []
+
+    def hook(batch: int) -> None:
+        begun = time.perf_counter()
+        step(monitor, batch, **wide)
+        took.append(time.perf_counter() - begun)
+
+    monitor.on_epoch_begin(0)
+    batch = 0
+    while min(each.missed for each in wire_of(monitor)._watchers if each.role == "watch") < 30:
+        hook(batch)
+        batch += 1
+        time.sleep(0.005)
+    assert all(len(each.out) + len(each.look) < 2 * FRAME_MAX for each in wire_of(monitor)._watchers)
+    begun = time.monotonic()
+    dropped = stopped.until(lambda event: isinstance(event, Dropped))
+    assert dropped.progress >= 30
+    latest = stopped.until(is_look)
+    assert latest.step > dropped.progress
+    monitor.on_epoch_end(0, {"loss": 1.0})
+    monitor.on_train_end()
+    assert time.monotonic() - begun < 3
+    assert not has_thread(monitor)
+    assert sorted(took)[len(took) // 2] < 0.1  # who waited for that watcher would wait for ever
+    assert kinds(path) == "se."
+
+
 def test_a_script_that_gave_sigpipe_its_default_back_outlives_its_watchers(
     tmp_path: Path, watchers: Any
 ) -> None:
@@ -732,6 +939,26 @@ def test_a_socket_that_a_killed_run_left_gives_way_and_others_are_swept_up(
     living.on_train_end()
     monitor.on_train_end()
     assert list((runtime / "cbmon").iterdir()) == []
+
+
+def test_sockets_of_killed_runs_are_swept_up_behind_any_number_of_living_ones(tmp_path: Path) -> None:
+    folder = own_folder()
+    living = []
+    for number in range(60):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(f"{folder}/dead{number}.sock")
+        living.append(socket.socket(socket.AF_UNIX))
+        living[-1].bind(f"{folder}/alive{number}.sock")
+        living[-1].listen()
+    monitor = Monitor(tmp_path / "run.jsonl")
+    begin(monitor)
+    socket_of(tmp_path / "run.jsonl")
+    names = {each.name for each in folder.iterdir()}
+    assert len(names) == 61
+    assert not [name for name in names if name.startswith("dead")]
+    monitor.on_train_end()
+    for each in living:
+        each.close()
 
 
 @pytest.mark.parametrize("plant", ["a link", "a dangling link", "a file", "a folder"])
@@ -816,6 +1043,31 @@ def test_a_socket_that_is_removed_is_made_again(
     monitor.on_epoch_begin(0)
     early.until(is_look)  # those who are there stay
     monitor.on_train_end()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc for the new name")
+def test_a_record_that_is_moved_takes_its_socket_along_and_leaves_the_name_to_another_run(
+    tmp_path: Path, client: Any, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "CHECK_S", 0.001)
+    monkeypatch.setattr("cbmon.callbacks.recorder.LOOK_S", 0.01)
+    path, moved = tmp_path / "run.jsonl", tmp_path / "old.jsonl"
+    first, second = Monitor(path), Monitor(path)
+    begin(first)
+    socket_of(path)
+    path.rename(moved)
+    begin(second)
+    wait_for(path.exists)
+    run_epoch(first, 0)
+    assert client(moved).hello().run_id == first._run_id
+    assert client(path).hello().run_id == second._run_id
+    run_epoch(first, 1)
+    run_epoch(second, 0)
+    first.on_train_end()
+    second.on_train_end()
+    assert (kinds(moved), kinds(path)) == ("see.", "se.")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["old.jsonl", "run.jsonl"]
+    assert said().count("cbmon:") <= 1  # that the second one finds the first one's socket there
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_passed_over(
@@ -994,6 +1246,200 @@ time.sleep(60)
     os.kill(forked_children[0], 0)  # it lives
     with pytest.raises(endpoint.NoWire, match="refused"):
         connect(there)
+
+
+FORKS = """
+import fcntl, os, random, sys, threading, time
+from types import SimpleNamespace
+from cbmon.callbacks import Monitor
+from cbmon.callbacks import wire
+from cbmon.endpoint import own_folder
+
+def begin(name):
+    monitor = Monitor(f"{sys.argv[1]}/{name}.jsonl")
+    monitor.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.5), stop_training=False))
+    monitor.set_params({"epochs": 3, "steps": None})
+    monitor.on_train_begin({})
+    return monitor
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+def end(child):
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+def held(child):
+    found = []
+    for each in os.listdir(f"/proc/{child}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{child}/fd/{each}"))
+        except FileNotFoundError:
+            pass
+    return [each for each in found if "socket:" in each or each.endswith(".jsonl")]
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_children_forked_while_fits_begin_and_end_hold_nothing(tmp_path: Path) -> None:
+    script = (
+        FORKS
+        + """
+random.seed(1)
+for number in range(100):
+    monitor = begin(number)
+    time.sleep(random.random() * 0.004)
+    children = [fork()]
+    monitor.on_epoch_end(0, {"loss": 1.0})
+    ending = threading.Thread(target=monitor.on_train_end)
+    ending.start()
+    time.sleep(random.random() * 0.002)
+    children.append(fork())
+    ending.join()
+    with wire._alone_in(own_folder()):  # or it is held
+        pass
+    for child in children:
+        kept, deadline = held(child), time.monotonic() + 5
+        while kept and time.monotonic() < deadline:  # it lets go right after it was forked
+            kept = held(child)
+        print(*kept, end="")
+        end(child)
+"""
+    )
+    ended = python(script, tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert {kinds(path) for path in tmp_path.iterdir()} == {"se."}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_the_runtime_folder_is_held_does_not_go_on_holding_it(tmp_path: Path) -> None:
+    """Whether it lets go of its copies or not: not every child can."""
+    script = (
+        FORKS
+        + """
+wire._passes = lambda close: close
+with wire._alone_in(own_folder()):
+    child = fork()
+with wire._alone_in(own_folder()):
+    print("free")
+end(child)
+"""
+    )
+    ended = python(script, tmp_path)
+    assert ended.stdout == "free\n", ended.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_a_child_forked_just_before_the_door_opens_keeps_no_door_of_a_killed_run(
+    tmp_path: Path, client: Any, forked_children: list[int]
+) -> None:
+    script = (
+        FORKS
+        + """
+real, bound, goes_on = os.lstat, threading.Event(), threading.Event()
+
+def lstat(path, *rest, **options):
+    facts = real(path, *rest, **options)
+    if threading.current_thread().name == "cbmon-recorder" and str(path).endswith(".sock"):
+        bound.set()
+        goes_on.wait()
+    return facts
+
+os.lstat = lstat  # asked right after the socket has its name
+begin("run")
+bound.wait()
+print(fork(), flush=True)
+sys.stdin.read()
+"""
+    )
+    path = tmp_path / "run.jsonl"
+    with start(script, tmp_path) as process:
+        assert process.stdout is not None
+        forked_children.append(int(process.stdout.readline()))
+        process.kill()
+        process.wait()
+    wait_for(lambda: not [each for each in open_files(forked_children[0]) if "socket:" in each])
+    monitor = Monitor(path)
+    begin(monitor)
+    assert client(path).hello().process.pid == os.getpid()
+    monitor.on_train_end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_lets_go_of_all_it_can_and_none_of_its_hooks_hangs(tmp_path: Path) -> None:
+    """One recorder that cannot be let go of keeps no other one; locks that other threads held are nobody's."""
+    script = (
+        FORKS
+        + """
+monitors = [begin("one"), begin("other")]
+time.sleep(0.3)
+for monitor in monitors:
+    recorder = monitor._recorder
+    lock, taken = recorder._wire._lock, threading.Event()
+
+    def hold(lock=lock, taken=taken):
+        with lock:
+            taken.set()
+            time.sleep(60)
+
+    threading.Thread(target=hold, daemon=True).start()
+    taken.wait()
+def fail():
+    raise OSError
+broken = next(iter(wire._wires))
+broken.forget = fail
+next(iter(sys.modules["cbmon.callbacks.recorder"]._recorders))._close_file = fail
+mine = held(os.getpid())
+child = os.fork()
+if child == 0:
+    for monitor in monitors:
+        if monitor._recorder._wire is not broken:
+            monitor._recorder.leave(None)
+            monitor._recorder._wire.wake()
+    print(len(mine), len(held(os.getpid())), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+os._exit(0)
+"""
+    )
+    ended = python(script, tmp_path)
+    assert ended.stdout == "8 4\n", ended.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_no_fork_and_no_fit_waits_for_a_descriptor_that_hangs(tmp_path: Path) -> None:
+    script = (
+        FORKS
+        + """
+from cbmon.callbacks import forks
+
+made = threading.Event()
+
+def hang():
+    with forks.making():
+        made.set()
+        time.sleep(60)
+
+threading.Thread(target=hang, daemon=True).start()
+made.wait()
+begun = time.monotonic()
+child = os.fork()
+if child == 0:
+    with forks.making():  # it has a lock of its own
+        os._exit(time.monotonic() - begun > 3)
+print(os.waitpid(child, 0)[1])
+begin("run").on_train_end()
+print(time.monotonic() - begun < 5, flush=True)
+os._exit(0)
+"""
+    )
+    ended = python(script, tmp_path)
+    assert ended.stdout == "0\nTrue\n", ended.stderr
+    assert kinds(tmp_path / "run.jsonl") == "s."
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -19,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Semaphore, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from textual.app import App, ComposeResult, SystemCommand
@@ -86,6 +86,8 @@ FIRST_READ_S = 0.06
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
 FIRST_LEFT = 1 << 20
 """Of a log with more bytes left only the beginning is in that picture: the rest takes 20 ms a MiB, or polars."""
+KEYS_FIRST_S = 0.1
+"""A large log waits so long for its next part once a key was pressed: on two cores both would be slow."""
 AHEAD = 1
 """Messages of the worker's that wait while one is folded: it reads on meanwhile, and keys wait behind no queue."""
 FACTS_MIN = 46
@@ -235,6 +237,8 @@ class WatchApp(App[None]):
         """What the chart shows now."""
         self._limits: Limits = (1.0, 10.0)
         """Its epochs."""
+        self._keyed_at = 0.0
+        """When a key last had something to be drawn, by the monotonic clock."""
         self._notice, self._is_notice_good = "", False
         """What the last key could not do, or what came of it."""
         self._answers: dict[Path, deque[told.Answered]] = {}
@@ -334,6 +338,8 @@ class WatchApp(App[None]):
             if is_large or monotonic() - handed_over > 1 / self._max_fps:
                 self._tell(EventsRead(batches))
                 self._taken.acquire(timeout=1.0)
+                if is_large and (wait_s := self._keyed_at + KEYS_FIRST_S - monotonic()) > 0:
+                    sleep(wait_s)
                 batches, handed_over = [], monotonic()
         self._tell(EventsRead(batches, is_all=True))
         self._taken.acquire(timeout=1.0)
@@ -1133,7 +1139,7 @@ class WatchApp(App[None]):
     def _choose_anew(self, notice: str = "", *, is_good: bool = False) -> None:
         """Something else is to be seen, and what the key could not do, or did: at once, however busy it is."""
         self._notice, self._is_notice_good = notice, is_good
-        self._is_chosen_anew = True
+        self._is_chosen_anew, self._keyed_at = True, monotonic()
         if self._pending is not None:
             self._pending.stop()
             self._pending = None
