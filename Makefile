@@ -40,9 +40,13 @@ check: lint test
 pictures: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.pictures
 
+# Another interpreter for the watch rows (with a cbmon from its wheel) and the rivals beside it:
+#   make bench WATCH='ENVIRONMENT/bin/python -m benchmarks.watch --peers RIVALS/bin'
+WATCH ?= $(BIN)/python -m benchmarks.watch
 bench: $(VENV)/.dev-installed
-	@for name in monitor_overhead follow chart watch replay_process sweep fuzz soak; do \
-	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in monitor_overhead follow chart; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@echo "== watch"; $(WATCH)
+	@for name in replay_process sweep fuzz soak; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist cbmon.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

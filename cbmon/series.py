@@ -137,7 +137,13 @@ def has_numpy(rows: int) -> bool:
 
     The answers are the same. A large log is loaded in half of the time of the thread that draws.
     """
-    return rows >= BULK_ROWS and "numpy" in sys.modules
+    return rows >= BULK_ROWS and numpy_is_loaded()
+
+
+def numpy_is_loaded() -> bool:
+    """Whether NumPy is there as a whole: who imports what another thread is importing waits for that thread."""
+    spec = getattr(sys.modules.get("numpy"), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)  # as the import system itself asks
 
 
 def _is_finite(values: array[float]) -> bool:

@@ -30,7 +30,9 @@ from cbmon.run import Run, fold
 from cbmon.wire import SOCKET, Taken, Wires
 
 READ_BYTES = 8 << 20
-"""Bytes read at once: bounds how long one log keeps the others waiting (about 30 ms through polars)."""
+"""Bytes read at once: bounds how long one log keeps the others waiting (about 30 ms through polars) ..."""
+SHORT_READ_BYTES = 1 << 20
+"""... where fewer are left: without polars these take 20 ms, in which a key waits for each turn of its thread."""
 FIRST_BYTES = 1 << 16
 """Bytes of a log read at first: most logs whole, and of a large one the header, so that the rest may go in bulk."""
 FINGERPRINT_BYTES = 256
@@ -48,8 +50,8 @@ POLL_MANY_S = 5.0
 MANY = 1000
 CROWD = 64
 """Logs that change at once from which those that nobody sees wait ..."""
-HOLD_S = 2.0
-"""... so long: at 1,000 rows a second each is read half as often. A notice of everything is not held."""
+HOLD_S = 3.0
+"""... so long: at 1,000 rows a second each is read a third as often. A notice of everything is not held."""
 RECENT_S = 3600.0
 """A CSV of Monitor's names no process: one that grew so lately is asked whether somebody listens for it."""
 PULSE_S = 5.0
@@ -120,7 +122,11 @@ class Log:
             if self._decoder is not None and self._is_replaced(handle, status):
                 self._forget()
             self._facts = _facts(status)
-            wanted = min(status.st_size - self._offset, limit if self._offset else min(limit, FIRST_BYTES))
+            rest = status.st_size - self._offset
+            at_once = (
+                FIRST_BYTES if not self._offset else READ_BYTES if rest >= READ_BYTES else SHORT_READ_BYTES
+            )
+            wanted = min(rest, limit, at_once)
             data = os.pread(handle, wanted, self._offset) if wanted > 0 else b""
             if data and not self._is_judged:
                 self._judge(_first_bytes(handle))

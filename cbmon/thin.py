@@ -2,7 +2,7 @@
 
 A chart has some hundred dot columns, a curve may have a million epochs. Of the points in one dot column four can be
 seen: the first, the lowest, the highest and the last. There are three ways to leave out the others: none where the
-points in view are few, `_sliced` in C speed without any import, `_by_numpy` from `LARGE` points on. The picture is
+points in view are few, `_sliced` in C speed without any import, `_by_numpy` for large ones. The picture is
 always the same (tests/test_thin.py).
 """
 
@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
-from cbmon.series import Column, Direction
+from cbmon.series import Column, Direction, numpy_is_loaded
 from cbmon.strokes import Bar, Scale
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ CurveValues: TypeAlias = Sequence[float | None] | Column
 """The values of a curve. A `Column` and an `array("d")` are looked at where they lie, however long they are."""
 
 LARGE = 20_000
-"""Points from which NumPy is used: its import costs 50 ms and 13 MiB once; here it saves 1 ms, with gaps 7."""
+"""Points from which NumPy is used where it is loaded: here it saves 1 ms, with gaps 7."""
+LARGE_ALONE = 500_000
+"""Points from which it is loaded for that: its import costs 50 ms and 13 MiB once, such a curve 18 ms without."""
 _DENSE = 4
 """Points a dot column from which it pays to leave some out."""
 
@@ -76,7 +78,7 @@ def extremes(y: CurveValues, rows: slice = slice(None), least: float = -inf) -> 
             return None
         if y.values[lowest] > least:
             return y.values[lowest], y.values[highest]
-    if _is_doubles(values) and len(range(*rows.indices(len(values)))) >= LARGE:
+    if _is_doubles(values) and _uses_numpy(len(range(*rows.indices(len(values))))):
         return _extremes_by_numpy(values, rows, least)
     part = values[rows]
     if part and _is_doubles(part) and isfinite(sum(part)):
@@ -85,6 +87,10 @@ def extremes(y: CurveValues, rows: slice = slice(None), least: float = -inf) -> 
             return low, high
     kept = [value for value in part if value is not None and least < value < inf]
     return (min(kept), max(kept)) if kept else None
+
+
+def _uses_numpy(points: int) -> bool:
+    return points >= LARGE and (points >= LARGE_ALONE or numpy_is_loaded())
 
 
 def _is_doubles(values: Sequence[float | None]) -> TypeGuard[array[float]]:
@@ -145,7 +151,7 @@ def thinned(
     columns = [dot(x[before]), *range(across.dots), dot(x[behind - 1])]
     found = zip(columns, pairwise(edges), strict=True)
     parts = [_Part(column, *edge) for column, edge in found if edge[0] < edge[1]]
-    if stop - start < LARGE:
+    if not _uses_numpy(stop - start):
         return _sliced(parts, values, down)
     return _by_numpy(parts, values, across, down, dotted)
 

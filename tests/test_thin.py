@@ -30,6 +30,7 @@ def large_from(points: int) -> Iterator[None]:
     """Curves of any density and of so many points are thinned by NumPy, shorter ones by slices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thin, "LARGE", points)
+        patch.setattr(thin, "LARGE_ALONE", points)
         patch.setattr(thin, "_DENSE", 0)
         yield
 
@@ -158,8 +159,8 @@ CHARTS = """
 import sys
 from array import array
 from cbmon.chart import Curve, chart, fit_y
-from cbmon.thin import LARGE
-for length in (200, LARGE - 1, LARGE):
+from cbmon.thin import LARGE_ALONE
+for length in (200, LARGE_ALONE - 1, LARGE_ALONE):
     curve = Curve(label="", x=range(length), y=array("d", [1.0]) * length)
     chart([curve], width=112, height=30, y_limits=fit_y([curve]))
     print("numpy" in sys.modules)

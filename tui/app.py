@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,7 +39,7 @@ from cbmon.errors import BadCall
 from cbmon.events import CallbackState, EpochsEnded, Event, Progress, Tick
 from cbmon.rules import Severity, Status, present_rate, status
 from cbmon.run import Run, fold
-from cbmon.sources import Log, Skipped, Source
+from cbmon.sources import READ_BYTES, Log, Skipped, Source
 from cbmon.thin import LARGE
 from cbmon.tui import told
 from cbmon.tui.driver import driver_class, redraw
@@ -80,7 +80,7 @@ PAUSE_MAX_S = 0.4
 """However long a drawing takes: what changed is on the screen that soon."""
 CROWD = 64
 """Runs that change at once from which those off the screen wait."""
-SWEEP_S = 2.0
+SWEEP_S = 3.0
 """How long they wait: so late is the head's count of runs that need somebody."""
 FIRST_READ_S = 0.06
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
@@ -88,6 +88,10 @@ FIRST_LEFT = 1 << 20
 """Of a log with more bytes left only the beginning is in that picture: the rest takes 20 ms a MiB, or polars."""
 KEYS_FIRST_S = 0.1
 """A large log waits so long for its next part once a key was pressed: on two cores both would be slow."""
+PART_S = 0.25
+"""What is read for longer is shown in parts: a picture more often would cost the reading a fifth of its time."""
+SWITCH_S = 0.001
+"""A thread's turn: a key takes the loop five to ten turns, and Python's own 5 ms for each would be seen."""
 AHEAD = 1
 """Messages of the worker's that wait while one is folded: it reads on meanwhile, and keys wait behind no queue."""
 FACTS_MIN = 46
@@ -249,6 +253,8 @@ class WatchApp(App[None]):
         """When the views of runs off the screen were made anew."""
         self._drawing_s = 0.0
         """How long the last drawing took."""
+        self._drew_looks = False
+        """Whether it was of nothing but looks into running epochs."""
         self.first_read = asyncio.Event()
         """Set once everything there was at the start is on the screen."""
         self._failure = ""
@@ -278,6 +284,7 @@ class WatchApp(App[None]):
 
     def on_mount(self) -> None:
         """Read the rest, and what comes, in a thread that ends with the screen."""
+        sys.setswitchinterval(SWITCH_S)
         for number in (signal.SIGTERM, signal.SIGHUP):
             with suppress(RuntimeError, NotImplementedError):  # no main thread, no signals: a test, a browser
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
@@ -327,22 +334,24 @@ class WatchApp(App[None]):
     def _hand_over(self, reading: Iterable[Batch]) -> None:
         """Read what changed and post it; a long read in several parts, so that the screen keeps up."""
         batches: list[Batch] = []
+        rows: Counter[Path] = Counter()
         handed_over = monotonic()
-        for batch in reading:
-            batches.append(batch)
-            if "numpy" not in sys.modules and any(_rows(event) >= LARGE for event in batch[1]):
-                import_module(
-                    "numpy"
-                )  # draws large runs; imported on the loop it would hold up keys by 50 ms
-            is_large = any(_rows(event) >= LARGE for event in batch[1])
-            if is_large or monotonic() - handed_over > 1 / self._max_fps:
+        for log, events in reading:
+            batches.append((log, events))
+            rows[log.path] += sum(map(_rows, events))
+            is_large = rows[log.path] >= LARGE and log.left >= READ_BYTES
+            if is_large:
+                import_module("numpy")  # for its drawings; on the loop it would hold up keys by 50 ms
+            if is_large or monotonic() - handed_over > max(PART_S, 1 / self._max_fps):
                 self._tell(EventsRead(batches))
                 self._taken.acquire(timeout=1.0)
-                if is_large and (wait_s := self._keyed_at + KEYS_FIRST_S - monotonic()) > 0:
-                    sleep(wait_s)
                 batches, handed_over = [], monotonic()
+            if log.left:
+                sleep(max(0.0, self._keyed_at + KEYS_FIRST_S - monotonic()))
         self._tell(EventsRead(batches, is_all=True))
         self._taken.acquire(timeout=1.0)
+        if max(rows.values(), default=0) >= LARGE:
+            import_module("numpy")  # now that all is on the screen
 
     def _tell(self, message: Message) -> None:
         """Post from the worker, as long as there is a screen to tell."""
@@ -373,7 +382,7 @@ class WatchApp(App[None]):
         self._taken.release()
         if message.is_all and not self._has_read:
             self._has_read = True
-            self._choose_anew()  # all is there: at once
+            self._draw_at_once()  # all is there
         else:
             self._schedule()
 
@@ -393,18 +402,24 @@ class WatchApp(App[None]):
     # --- drawing ------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Draw at once if it was calm, else a little later, together with what comes until then."""
-        if self._pending is None:
-            pause_s = max(1 / self._max_fps, min(self._drawing_s / DRAWING_SHARE, PAUSE_MAX_S))
-            wait_s = self._drawn_at + pause_s - monotonic()
-            if wait_s > 0:
-                self._pending = self.set_timer(wait_s, self._draw)
-            else:
-                self._draw()
+        """Draw at once if it was calm, else a little later, together with what comes until then.
 
-    def _draw(self) -> None:
+        The end of an epoch does not wait behind a look into it: it is drawn before its time, the next one later.
+        """
+        now = monotonic()
+        due = self._drawn_at + max(1 / self._max_fps, min(self._drawing_s / DRAWING_SHARE, PAUSE_MAX_S))
+        if due <= now or (self._dirty and self._drew_looks):
+            if self._pending is not None:
+                self._pending.stop()
+            self._draw(max(now, due))
+        elif self._pending is None:
+            self._pending = self.set_timer(due - now, self._draw)
+
+    def _draw(self, drawn_at: float | None = None) -> None:
         """Renew what is shown and redraw the panels; only changed lines reach the terminal."""
-        self._pending, self._drawn_at = None, monotonic()
+        begun = monotonic()
+        self._pending, self._drawn_at = None, drawn_at or begun
+        self._drew_looks = not (self._dirty or self._is_chosen_anew)
         if not self.is_running:  # it ends: its panels may be gone
             return
         self._fault = ""
@@ -422,7 +437,7 @@ class WatchApp(App[None]):
         if self._has_read:
             self.first_read.set()
         self._follower.seen = self._guarded(self._seen, None) if len(self._runs) > CROWD else None
-        self._drawing_s = monotonic() - self._drawn_at
+        self._drawing_s = monotonic() - begun
         if self._dirty or self._looked or self._moved:
             self._schedule()
 
@@ -720,7 +735,7 @@ class WatchApp(App[None]):
         """Facts beside the chart only where there is room."""
         self._width, self._height = event.size
         self._look.forget_limits()
-        self._choose_anew()
+        self._draw_at_once()
 
     def on_panel_picked(self, message: Panel.Picked) -> None:
         """A click chooses a run, reads the chart's values there, makes a small chart the large one."""
@@ -1137,9 +1152,14 @@ class WatchApp(App[None]):
             self._choose_anew()
 
     def _choose_anew(self, notice: str = "", *, is_good: bool = False) -> None:
-        """Something else is to be seen, and what the key could not do, or did: at once, however busy it is."""
+        """A key has something else to be seen, and what it could not do, or did."""
         self._notice, self._is_notice_good = notice, is_good
-        self._is_chosen_anew, self._keyed_at = True, monotonic()
+        self._keyed_at = monotonic()
+        self._draw_at_once()
+
+    def _draw_at_once(self) -> None:
+        """Something else is to be seen: at once, however busy it is."""
+        self._is_chosen_anew = True
         if self._pending is not None:
             self._pending.stop()
             self._pending = None

@@ -41,6 +41,9 @@ NOWHERE: Final = (-1, -1)
 LONGEST_BRIDGE: Final = 5
 """Columns that may be cheaper to write again than to jump over: a jump is three to five bytes."""
 
+FEW_CHANGES: Final = 4
+"""Of style in a row: no other order is looked for to save one of them."""
+
 OFF: Final = {
     "1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "6": "25", "7": "27", "8": "28", "9": "29",
     "21": "24", "51": "54", "52": "54", "53": "55",
@@ -175,10 +178,12 @@ class FrameDiff:
         pen, at = PLAIN, NOWHERE
         for y in sorted(rows):
             if columns := _changed(self._rows[y], rows[y]):
-                orders = (columns, _by_style(rows[y], columns, pen))
-                ways = [_row_written(rows[y], y, order, at, pen) for order in orders]
-                text, at, pen = min(ways, key=lambda way: len(way[0]))
-                out.append(text)
+                way = _row_written(rows[y], y, columns, at, pen)
+                if way.changes > FEW_CHANGES:
+                    other = _row_written(rows[y], y, _by_style(rows[y], columns, pen), at, pen)
+                    way = min(way, other, key=lambda each: len(each.text))
+                out.append(way.text)
+                at, pen = way.at, way.pen
             self._rows[y] = rows[y]
         if not out and cursor == self._cursor:
             return ""
@@ -200,34 +205,46 @@ def _changed(old: Row, new: Row) -> list[int]:
 def _by_style(row: Row, columns: Sequence[int], pen: Style) -> list[int]:
     """The columns in the order in which the fewest colours change: a change takes more bytes than a jump."""
     groups: dict[Style, list[int]] = {pen: []}
-    last = pen
+    last, bare, group = pen, _bare(pen), groups[pen]
     for x in columns:
-        if row.texts[x] != " " or row.styles[x] != _bare(last):
-            last = row.styles[x]
-        groups.setdefault(last, []).append(x)
+        style = row.styles[x]
+        if style is not last and style != (bare if row.texts[x] == " " else last):
+            last, bare = style, _bare(style)
+            group = groups.setdefault(style, [])
+        group.append(x)
     return [x for group in groups.values() for x in group]
 
 
-def _row_written(
-    row: Row, y: int, columns: Sequence[int], at: tuple[int, int], pen: Style
-) -> tuple[str, tuple[int, int], Style]:
-    """The text that writes columns of a row in this order, where it leaves the cursor, and with which style."""
+class _Way(NamedTuple):
+    """The text that writes columns of a row, and what it leaves."""
+
+    text: str
+    at: tuple[int, int]
+    pen: Style
+    changes: int
+    """How often it changes the style."""
+
+
+def _row_written(row: Row, y: int, columns: Sequence[int], at: tuple[int, int], pen: Style) -> _Way:
+    """Write columns of a row in this order, from this place and with this style."""
     texts, styles = row
     out: list[str] = []
+    bare, changes = _bare(pen), 0
     for x in columns:
-        text = texts[x]
+        text, style = texts[x], styles[x]
         if not text:  # not known, or the half of a wide one: its halves only change together
             continue
         if at != (y, x):
             out.append(_way(row, at, y, x, pen))
-        if styles[x] != (_bare(pen) if text == " " else pen):
-            out.append(_change(pen, styles[x]))
-            pen = styles[x]
+        if style is not pen and style != (bare if text == " " else pen):
+            out.append(_change(pen, style))
+            pen, bare = style, _bare(style)
+            changes += 1
         out.append(text)
         written = x + (2 if texts[x + 1 : x + 2] == [""] else 1)
         # After what combines, terminals disagree about the column; at the edge, about the cursor.
         at = (y, written) if len(text) == 1 and written < len(texts) else NOWHERE
-    return "".join(out), at, pen
+    return _Way("".join(out), at, pen, changes)
 
 
 def _columns(text: str) -> Sequence[str]:
