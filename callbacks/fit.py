@@ -99,7 +99,9 @@ class Look:
             return None
         _, steps, step, _, _ = found
         now = time.perf_counter()
-        return self.told(*found, age_s=now - steps.last_end, speed=self._speed(steps, step, now))
+        return self.told(
+            *found, age_s=now - steps.last_end, speed=self._speed(steps, step, now), begun=self.begun
+        )
 
     def told(
         self,
@@ -111,8 +113,9 @@ class Look:
         *,
         age_s: float = 0.0,
         speed: float | None = None,
+        begun: float | None = None,
     ) -> Progress:
-        """How far the epoch was `age_s` seconds ago."""
+        """How far the epoch was `age_s` seconds ago; without `begun` for the file, which is told rarely."""
         if self.is_learned and phase == "train" and planned is not None and step > planned:
             planned = None  # this epoch is longer than the one before
         return Progress(
@@ -125,7 +128,7 @@ class Look:
             step_seconds=steps.mean_seconds(),
             steps_per_second=speed,
             learning_rate=self.rate,
-            begun=self.begun,
+            begun=begun,
         )
 
     def _speed(self, steps: Steps, step: int, now: float) -> float | None:

@@ -131,7 +131,7 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
     learning_rate: float | None = None
     """At the first step of this epoch; what it was set to where a watcher asked for another one since."""
     begun: float | None = None
-    """When this epoch began, Unix seconds."""
+    """When this epoch began, Unix seconds; None in a file, which has a look only every ten seconds."""
 
 
 class LearningRateChanged(_Event, frozen=True, kw_only=True, tag="learning_rate_changed"):

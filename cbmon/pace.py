@@ -163,7 +163,7 @@ def stuck_after(run: Run) -> float | None:
     most = max(STUCK_MOST_S, STUCK_STEPS * (_step_seconds(attempt, progress) or 0.0))
     if _is_new(attempt, progress):
         return None if pause is None and not progress.step else max(most, pause or 0.0)
-    if progress.steps is None or is_last_step(progress) or slowest is None:
+    if progress.steps is None or not progress.step or is_last_step(progress) or slowest is None:
         return pause
     return max(STUCK_LEAST_S, min(most, STUCK_EPOCHS * slowest))
 
@@ -312,9 +312,9 @@ def _positive(column: Column, start: int, stop: int) -> Iterator[float]:
 
 
 def _median(values: list[float]) -> float | None:
-    """The median; of two in the middle that are far apart the lower one: an epoch that stood still is no pace."""
+    """The median; of two values that are far apart the lower one: an epoch that stood still is no pace."""
     if not values:
         return None
     values = sorted(values)
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
-    return low if high > STALL_FACTOR * low > 0.0 else (low + high) / 2
+    return low if len(values) == 2 and high > STALL_FACTOR * low > 0.0 else (low + high) / 2

@@ -267,7 +267,8 @@ class Writer:
             try:
                 line = self._append(path, line)
             except OSError as error:
-                if error.errno in OF_ONE_FILE and os.access(path.parent, os.X_OK):  # else it is the folder
+                needed = os.X_OK if os.path.lexists(path) else os.X_OK | os.W_OK
+                if error.errno in OF_ONE_FILE and os.access(path.parent, needed):  # else it is the folder
                     is_link = error.errno == errno.ELOOP
                     words = "this is a link, and none is followed" if is_link else error.strerror
                     raise NoRecord(words or str(error)) from None

@@ -365,9 +365,13 @@ def present_rate(run: Run) -> float | None:
         told.append((attempt.epochs[-1], False, last))
     if progress is not None and progress.learning_rate is not None:
         told.append((progress.epoch, False, progress.learning_rate))
-    for note in attempt.notes:
+    looked, latest = attempt.memo.get("told rate", (0, None))
+    for note in islice(attempt.notes, looked, None):
         if isinstance(note, ControlApplied | LearningRateChanged) and note.new is not None:
-            told.append((note.epoch or 0, isinstance(note, ControlApplied), note.new))
+            found = note.epoch or 0, isinstance(note, ControlApplied), note.new
+            latest = found if latest is None or found[:2] >= latest[:2] else latest
+    attempt.memo["told rate"] = len(attempt.notes), latest
+    told += [latest] if latest else []
     newest = max(((epoch, is_asked) for epoch, is_asked, _ in told), default=None)
     return next((rate for *when, rate in reversed(told) if tuple(when) == newest), None)
 

@@ -680,9 +680,7 @@ class Follower:
                 self._attach(log, tick, has_grown=bool(events))
             events += live
             told = tick.written, tick.process_gone, tick.missing_since, log.trouble
-            is_live = (
-                asks and self.wires is not None and self.wires.is_there(log.path)
-            )  # it may stand still by now
+            is_live = asks and self._is_wired(log.path)  # it may stand still by now
             if events or is_all or is_live or self._told.get(log.path) != told:
                 self._told[log.path] = told
                 yield log, [*events, tick]
@@ -749,6 +747,9 @@ class Follower:
             self.wires.follow(log.path, *fit)
         elif log.format is not Format.CBMON_CSV:
             self.wires.leave(log.path)
+
+    def _is_wired(self, path: Path) -> bool:
+        return self.wires is not None and self.wires.is_there(path)
 
     def _over_wire(self, log: Log, events: Sequence[Event]) -> tuple[list[Event], bool]:
         """What came over a log's wire, to be folded after what stands in the file; whether the wire has ended.
@@ -828,7 +829,7 @@ class Follower:
         due: set[Path] = set()
         if now >= self._pulse_at:
             self._pulse_at, self._asks = now + PULSE_S, True
-            due.update(path for path, log in self.logs.items() if log.has_process)
+            due.update(path for path, log in self.logs.items() if log.has_process or self._is_wired(path))
         if now >= self._poll_at:
             self._poll_at = now + self._pause()
             due.update(self._polled())

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from cbmon.callbacks import Monitor
+from cbmon.callbacks import fit as fit_module
 from cbmon.callbacks import recorder as recorder_module
 from cbmon.callbacks.layouts import JsonLines
 from cbmon.callbacks.recorder import Recorder
@@ -36,8 +37,11 @@ from cbmon.events import (
     RecordedEvent,
     RunEnded,
     RunStarted,
+    Tick,
     decode_line,
 )
+from cbmon.pace import idle_since
+from cbmon.run import Run, fold
 
 ROOT = Path(__file__).parent.parent
 RATES = [0.1, 0.1, 0.05, 0.025]
@@ -112,6 +116,30 @@ def drive(monitor: Monitor, count: int = 1) -> None:
     begin(monitor, count)
     for epoch in range(count):
         run_epoch(monitor, epoch)
+    monitor.on_train_end({})
+
+
+def test_a_look_in_the_file_is_not_taken_for_a_live_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes every ten seconds: whoever has only the file must not take the pause for a standstill."""
+    monkeypatch.setattr(fit_module, "PROGRESS_S", 0)
+    path = tmp_path / "run.jsonl"
+    monitor = Monitor(path)
+    begin(monitor)
+    monitor.on_epoch_begin(0, {})
+    for batch in range(4):
+        monitor.on_train_batch_begin(batch, {})
+        monitor.on_train_batch_end(batch, {"loss": 1.0})
+    wait_for(lambda: path.exists() and "p" in kinds(path))
+    run = Run()
+    for event in events(path):
+        fold(run, event)
+    assert run.progress is not None
+    fold(run, Tick(time=(run.progress.time or 0.0) + 9))
+    assert idle_since(run) is None
+    fold(run, Tick(time=(run.progress.time or 0.0) + 3600))
+    assert idle_since(run) == run.progress.time
     monitor.on_train_end({})
 
 

@@ -136,6 +136,7 @@ def took_in_turn(*seconds: float) -> Attempt:
         (took_in_turn(300.0, *[60.0] * 20, *[118.0] * 20), (60, 118), "slower"),
         (took_in_turn(*[60.0] * 40, *[400.0] * 4), (60, 60), "four slow ones are no pace yet"),
         (took_in_turn(*[60.0, 100.0] * 20), (80, 80), "validation in every other epoch"),
+        (took_in_turn(*[10.0, 50.0] * 20), (30, 30), "however much longer that makes it"),
         (took_in_turn(*[60.0] * 20, *[math.nan] * 20), None, "now unknown"),
     ],
 )

@@ -484,6 +484,12 @@ def within(number: int, *, at: float, step: int = 5, phase: str = "train") -> Pr
             "the first validation compiles",
         ),
         (
+            [STARTED, paced(1, 1), within(2, at=2, step=0), Heartbeat(time=START + 33), looked(33)],
+            Status.RUNNING,
+            [],
+            "what comes before the first step of an epoch is no step: data made anew",
+        ),
+        (
             [STARTED, within(0, at=2, step=0), Heartbeat(time=START + 3000), looked(3001)],
             Status.RUNNING,
             [],

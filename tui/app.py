@@ -26,6 +26,8 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.containers import Container
+from textual.events import Event as TerminalEvent
+from textual.events import Key as KeyPressed
 from textual.events import Resize
 from textual.message import Message
 from textual.screen import Screen
@@ -242,7 +244,7 @@ class WatchApp(App[None]):
         self._limits: Limits = (1.0, 10.0)
         """Its epochs."""
         self._keyed_at = 0.0
-        """When a key last had something to be drawn, by the monotonic clock."""
+        """When a key was last pressed, by the monotonic clock."""
         self._notice, self._is_notice_good = "", False
         """What the last key could not do, or what came of it."""
         self._answers: dict[Path, deque[told.Answered]] = {}
@@ -281,6 +283,12 @@ class WatchApp(App[None]):
             self._rest = self._read_a_moment(iter(self._follower.read()))
         except Exception as error:  # noqa: BLE001  # as in the worker
             self._failure = _words(error)
+
+    async def on_event(self, event: TerminalEvent) -> None:
+        """Note when a key was pressed."""
+        if isinstance(event, KeyPressed):
+            self._keyed_at = monotonic()
+        await super().on_event(event)
 
     def on_mount(self) -> None:
         """Read the rest, and what comes, in a thread that ends with the screen."""
@@ -411,7 +419,7 @@ class WatchApp(App[None]):
         if due <= now or (self._dirty and self._drew_looks):
             if self._pending is not None:
                 self._pending.stop()
-            self._draw(max(now, due))
+            self._draw(max(now, min(due, now + PAUSE_MAX_S / 2)))
         elif self._pending is None:
             self._pending = self.set_timer(due - now, self._draw)
 
@@ -574,7 +582,7 @@ class WatchApp(App[None]):
         for name, count in zip(("runs", "strip", "alerts"), rows, strict=True):
             self.query_one(f"#{name}").styles.height = count
         notice = len(told.tell(self._notice_lines(), self._width, told.NOTICE_ROWS).lines)
-        if notice > 1:  # of what a training answered the end is the point
+        if notice > 1 and look.main is not Main.ALERTS:  # of what a training answered the end is the point
             least = min(notice + (notice < alerts), max(1, height // frame.ALERTS_SHARE))
             self.query_one("#alerts").styles.height = max(rows[2], least)
         self.query_one("#facts").styles.width = max(FACTS_MIN, self._width // 3 - 8)
@@ -1154,7 +1162,6 @@ class WatchApp(App[None]):
     def _choose_anew(self, notice: str = "", *, is_good: bool = False) -> None:
         """A key has something else to be seen, and what it could not do, or did."""
         self._notice, self._is_notice_good = notice, is_good
-        self._keyed_at = monotonic()
         self._draw_at_once()
 
     def _draw_at_once(self) -> None:

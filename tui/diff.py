@@ -179,7 +179,9 @@ class FrameDiff:
         for y in sorted(rows):
             if columns := _changed(self._rows[y], rows[y]):
                 way = _row_written(rows[y], y, columns, at, pen)
-                if way.changes > FEW_CHANGES:
+                if (
+                    way.changes > FEW_CHANGES and "" not in rows[y].texts
+                ):  # half a wide one is not written alone
                     other = _row_written(rows[y], y, _by_style(rows[y], columns, pen), at, pen)
                     way = min(way, other, key=lambda each: len(each.text))
                 out.append(way.text)
