@@ -50,8 +50,8 @@ POLL_MANY_S = 5.0
 MANY = 1000
 CROWD = 64
 """Logs that change at once from which those that nobody sees wait ..."""
-HOLD_S = 3.0
-"""... so long: at 1,000 rows a second each is read a third as often. A notice of everything is not held."""
+HOLD_S = 4.0
+"""... so long: at 1,000 rows a second each is read a quarter as often. A notice of everything is not held."""
 RECENT_S = 3600.0
 """A CSV of Monitor's names no process: one that grew so lately is asked whether somebody listens for it."""
 PULSE_S = 5.0

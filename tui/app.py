@@ -82,7 +82,7 @@ PAUSE_MAX_S = 0.4
 """However long a drawing takes: what changed is on the screen that soon."""
 CROWD = 64
 """Runs that change at once from which those off the screen wait."""
-SWEEP_S = 3.0
+SWEEP_S = 4.0
 """How long they wait: so late is the head's count of runs that need somebody."""
 FIRST_READ_S = 0.06
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
@@ -213,6 +213,8 @@ class WatchApp(App[None]):
         self._logs: dict[Path, Log] = {}
         self._views: dict[Path, RunView] = {}
         """In the order shown when nothing else was asked for: newest first, as they were first seen."""
+        self._listing: tuple[dict[Path, RunView], str, str, dict[Path, RunView]] = ({}, "", "", {})
+        """Of which views, in which order and by which filter the runs were listed last, and what came of it."""
         self._dirty: set[Path] = set()
         """Runs with new events."""
         self._looked: set[Path] = set()
@@ -591,11 +593,14 @@ class WatchApp(App[None]):
     # --- what the panels draw -----------------------------------------------------------------------------
 
     def _listed(self) -> dict[Path, RunView]:
-        """The runs in their order, those that the filter lets pass."""
-        views = ordered(self._views, self._look.order)
-        if self._look.filter:
-            views = {path: view for path, view in views.items() if matches(view, self._look.filter)}
-        return views
+        """The runs in their order, those that the filter lets pass; found once for each drawing."""
+        views, order, text = self._views, self._look.order, self._look.filter
+        if self._listing[0] is not views or self._listing[1:3] != (order, text):
+            listed = ordered(views, order)
+            if text:
+                listed = {path: view for path, view in listed.items() if matches(view, text)}
+            self._listing = views, order, text, listed
+        return self._listing[3]
 
     def _marked(self, path: Path) -> RunView:
         return replace(self._views[path], mark=self._look.marks.get(path))
