@@ -71,7 +71,7 @@ def long_curve(length: int, repeats: int) -> dict[str, str]:
     epochs = array("q", range(length))
     curves = {name: Curve(label="", x=epochs, y=column, x_offset=1) for name, column in columns.items()}
     for way, large in (("NumPy", 0), ("slices", NEVER)):
-        thin.LARGE = large
+        thin.LARGE = thin.LARGE_ALONE = large
         for name, curve in curves.items():
             took = milliseconds(repeats, partial(drawn, curve, end=length))
             found[way + name] = f"{took:8.2f}{slowest / took:4.0f}×"
@@ -102,9 +102,9 @@ def small_charts(repeats: int) -> None:
 
 def main(repeats: int = 20) -> None:
     """Long curves, small charts."""
-    large = thin.LARGE
+    large, alone = thin.LARGE, thin.LARGE_ALONE
     found = [long_curve(length, repeats) for length in LENGTHS]
-    thin.LARGE = large
+    thin.LARGE, thin.LARGE_ALONE = large, alone
     print(f"{'one curve, ms':<34}" + "".join(f"{length:13,}" for length in LENGTHS))
     for name in found[0]:
         print(f"  {name:<32}" + "".join(figures[name] for figures in found))

@@ -294,7 +294,6 @@ class WatchApp(App[None]):
 
     def on_mount(self) -> None:
         """Read the rest, and what comes, in a thread that ends with the screen."""
-        sys.setswitchinterval(SWITCH_S)
         for number in (signal.SIGTERM, signal.SIGHUP):
             with suppress(RuntimeError, NotImplementedError):  # no main thread, no signals: a test, a browser
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
@@ -321,6 +320,7 @@ class WatchApp(App[None]):
         gc.collect()
         gc.freeze()
         gc.enable()
+        sys.setswitchinterval(SWITCH_S)  # not before: who reads would hold up the first picture
 
     def on_unmount(self) -> None:
         """End the reading before the loop that it reports to."""
