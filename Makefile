@@ -1,7 +1,7 @@
 # What a developer needs, from a fresh clone with only Python (with venv), make and git.
 #   make demo    train a small model and watch it          make check   format, lint, types, imports, tests
 #   make test    the tests (PYTEST_ARGS='-n 2 -k fold')    make clean   remove everything that these made
-#   make bench   every figure of docs/benchmarks.md, one after the other (31 minutes on a quiet machine)
+#   make bench   every figure of docs/benchmarks.md, one after the other (25 minutes on a quiet machine)
 # Another interpreter: make PYTHON=python3.12 demo
 
 PYTHON ?= python3
