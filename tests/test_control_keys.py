@@ -282,7 +282,7 @@ async def test_an_answer_is_shown_whole_and_without_the_name_of_the_chosen_run(
 ) -> None:
     trainers(LONG_NAME, answer=refuse(SCHEDULE))
     async with watching(size=size) as (app, pilot):
-        await press(pilot, "L", *"0.1", "enter", "y")
+        await press(pilot, "l", *"0.1", "enter", "y")
         await until(pilot, lambda: "ExponentialDecay" in text(app))
         assert said(app) == f"▲ {SCHEDULE}"
         assert [line[:3] for line in panel(app, "alerts")] == [" ▲ ", "   "][: len(panel(app, "alerts"))]

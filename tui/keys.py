@@ -117,7 +117,7 @@ KEYS = (
     Key(keys="e", action="alerts", label="e", description="all alerts and warnings of the run"),
     Key(keys="o", action="order", label="o", description="order of the runs: newest, name, best, progress"),
     Key(
-        keys="L",
+        keys="L,l",
         action="rate",
         label="L",
         hint="L lr",
