@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import ceil, copysign, floor, inf, isfinite, log10
 from typing import NamedTuple, TypeAlias
+
+import msgspec
 
 from cbmon.thin import CurveValues, extremes
 from cbmon.units import bare, exponent, short_lr
@@ -50,8 +51,7 @@ _STRIDE = 4
 """A window that follows moves by a quarter of its width: rarely, for then the whole chart is drawn anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """The part of the epoch axis that is shown; in its place None is all of it, now and as it grows.
 
     `bounds` is always what `x_limits()` gives, and `newest` the last epoch known: a window lies within the

@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import cache, lru_cache
 from itertools import chain
 from math import ceil, floor, inf, isfinite, isnan, log10
 from typing import TypeAlias
+
+import msgspec
 
 from cbmon.axes import LABEL_COLUMNS, Limits, fitted, sane, ticks
 from cbmon.strokes import Bar, Scale, dotted_bars, solid_bars, stretches
@@ -84,16 +85,14 @@ class MarkKind(Enum):
         self.role = role
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """One event on the rail below the chart."""
 
     x: float
     kind: MarkKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a chart; read in order, so an x that goes back starts a new stroke.
 
     It copies nothing; rows that are appended later do not belong to it.
@@ -117,11 +116,11 @@ class Curve:
     """One character at the end of what is visible, to tell overlaid runs without colour; "" for none."""
     number: int | None = None
     """Which of the 8 colours and ASCII glyphs, modulo 8; None: by its place in the chart."""
-    rows: int = field(init=False)
-    """How many points it has; tells it from an earlier curve on the same buffers."""
+    rows: int = 0
+    """How many points it has, whatever is given; tells it from an earlier curve on the same buffers."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", min(len(self.x), len(self.y)))
+        msgspec.structs.force_setattr(self, "rows", min(len(self.x), len(self.y)))
 
     @property
     def count(self) -> int:

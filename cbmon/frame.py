@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from cbmon.axes import LABEL_COLUMNS, Limits, only_tick, sane
 from cbmon.chart import (

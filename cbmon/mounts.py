@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 MOUNTINFO = "/proc/self/mountinfo"
 
@@ -54,8 +55,7 @@ BLIND = frozenset(
 shows to its virtual machine or container. `fuse.…` are blind too, except `fuseblk`: a disk of this machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """One mounted file system."""
 
     point: str

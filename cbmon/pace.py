@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+
+import msgspec
 
 from cbmon.events import CallbackState, Progress
 from cbmon.run import Attempt, Run
@@ -63,8 +64,7 @@ STUCK_STEPS = 100.0
 """... unless steps take minutes themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Where a callback with patience would stop training if nothing improves."""
 
     name: str

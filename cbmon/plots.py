@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from cbmon.axes import Limits
 from cbmon.axes import x_limits as axis_limits
@@ -36,8 +37,7 @@ EARLIER_MAX = 6
 """Curves of earlier attempts that are drawn: the latest ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChartView:
+class ChartView(msgspec.Struct, frozen=True, kw_only=True):
     """One metric over the epochs: of one run, training and validation together, or of several."""
 
     title: str
@@ -45,7 +45,7 @@ class ChartView:
     names: tuple[str, ...]
     """What each curve is, for the legend and the read-out."""
     marks: tuple[Mark, ...] = ()
-    notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    notes: Mapping[int, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """What happened, in words, by epoch."""
     rates: Curve | None = None
     """The learning rate, None if none is recorded or several runs are shown."""

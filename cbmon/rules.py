@@ -11,9 +11,10 @@ import re
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
+
+import msgspec
 
 from cbmon.events import CheckpointSaved, ControlApplied, LearningRateChanged, NonFinite
 from cbmon.pace import (
@@ -83,8 +84,7 @@ class Severity(Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Something to tell, at an epoch of an attempt."""
 
     attempt: int
@@ -221,7 +221,7 @@ def _asked(number: int, asked: Sequence[ControlApplied]) -> list[Alert]:
             again = before[control.epoch] = before.get(control.epoch, -1) + 1
             text = control_words(control, with_epoch=True)
             alert = _alert(number, control.epoch, Severity.INFO, "control", text)
-            found.append(replace(alert, again=again))
+            found.append(msgspec.structs.replace(alert, again=again))
     return found
 
 

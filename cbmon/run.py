@@ -14,6 +14,8 @@ from itertools import islice
 from operator import le
 from typing import Any, TypeAlias, assert_never
 
+import msgspec
+
 from cbmon.events import (
     CallbackStates,
     CheckpointSaved,
@@ -45,8 +47,7 @@ ARRIVALS_KEPT = 11
 """Moments kept at which a log was seen to have grown: ten steps are enough for a pace."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Warning:
+class Warning(msgspec.Struct, kw_only=True):
     """Lines of a log that were left out, or something about the whole file."""
 
     first_line: int | None

@@ -11,8 +11,9 @@ import shlex
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from cbmon.chart import MarkKind
 from cbmon.endpoint import is_here
@@ -73,8 +74,7 @@ _ASCII = {ord(kind.glyph): kind.ascii_glyph for kind in MarkKind} | str.maketran
 """One column each, for the glyphs that we write ourselves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """One run, as a list shows it. Epochs are 1-based here."""
 
     name: str
@@ -128,8 +128,7 @@ class RunView:
         return f"{UNKNOWN if done is None else done}/{self.planned}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactsView:
+class FactsView(msgspec.Struct, frozen=True, kw_only=True):
     """The metrics of a run in numbers, and what its record says about it."""
 
     metrics: tuple[tuple[str, float | None, tuple[float, int] | None], ...]
@@ -503,8 +502,7 @@ def metric_groups(attempt: Attempt) -> list[list[str]]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochsView:
+class EpochsView(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a run's epochs as a table."""
 
     names: tuple[str, ...]

@@ -15,12 +15,13 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TypeAlias
+
+import msgspec
 
 from cbmon.endpoint import (
     FRAME_MAX,
@@ -117,8 +118,7 @@ def answer_words(answer: Answer) -> str:
     return f"learning rate {old} → {new}{semicolon}{remarks}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What has come over a wire since the last time."""
 
     hello: Hello | None = None
@@ -133,15 +133,14 @@ class Taken:
     """The latest look into the epoch; None without a wire."""
     is_news: bool = False
     """Whether that has not been taken before."""
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
     """Of a run without a file: `RecordReplaced` and then all, for each connection."""
 
 
 NOTHING = Taken()
 
 
-@dataclass(slots=True, eq=False)
-class _Link:
+class _Link(msgspec.Struct, eq=False):
     """One run, and the wire to it where there is one."""
 
     key: Path
@@ -158,7 +157,7 @@ class _Link:
     rests_until: float = 0.0
     socket: socket.socket | None = None
     since: float = 0.0
-    lines: Lines = field(default_factory=lambda: Lines(FRAME_MAX))
+    lines: Lines = msgspec.field(default_factory=lambda: Lines(FRAME_MAX))
     hello: Hello | None = None
     is_there: bool = False
     """It has said hello."""
@@ -167,7 +166,7 @@ class _Link:
     is_paused: bool = False
     words: str = ""
     """Why there is no wire."""
-    replies: dict[int, Reply] = field(default_factory=dict)
+    replies: dict[int, Reply] = msgspec.field(default_factory=dict)
     is_told: bool = False
     """There is news that was told and not taken."""
     has_ended: bool = False
@@ -175,7 +174,7 @@ class _Link:
     """The trainer said goodbye."""
     latest: Progress | None = None
     is_news: bool = False
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
     size: int = 0
     """Bytes of `events`."""
 

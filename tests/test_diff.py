@@ -1,6 +1,7 @@
 """The law of the diff: a terminal fed the frames and one fed what they were reduced to show the same."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -240,6 +241,25 @@ def test_a_terminal_shows_the_same_with_the_diff(
 @given(st.lists(st.tuples(spans(), st.booleans()), min_size=1, max_size=30))
 def test_a_terminal_shows_the_same_with_the_diff_of_many_small_frames(parts: list[tuple[str, bool]]) -> None:
     same([frame(span) if is_alone else frame(span, span) for span, is_alone in parts], (12, 5))
+
+
+@st.composite
+def whole_rows(draw: st.DrawFn) -> str:
+    """Rows from edge to edge, most of them of narrow characters, as in a first frame."""
+    rows = []
+    for y in range(draw(st.integers(1, 4))):
+        narrow = st.lists(st.sampled_from("ab │⣿é"), min_size=12, max_size=12)
+        cells = draw(st.one_of(narrow, narrow, st.just([*"ab cd日", *"e  f"])))
+        ends = [0, *sorted(draw(st.lists(st.integers(0, 12), max_size=5))), 12]
+        pieces = (draw(STYLES).render("".join(cells[start:end])) for start, end in pairwise(ends))
+        rows.append(at(y, 0, "".join(pieces)))
+    return frame(*rows)
+
+
+@given(st.lists(st.one_of(whole_rows(), frames()), min_size=1, max_size=4))
+@example([frame(at(0, 0, "\x1b[4;41m  a  \x1b[0m  \x1b[31mb c\x1b[0m  "))])
+def test_a_terminal_shows_the_same_of_rows_from_edge_to_edge(steps: list[str]) -> None:
+    same([*steps], (12, 5))
 
 
 CODES = st.builds(

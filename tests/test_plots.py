@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -98,9 +98,8 @@ def strings(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from strings(item)
-    elif is_dataclass(value):
-        for each in fields(value):
-            yield from strings(getattr(value, each.name))
+    elif isinstance(value, msgspec.Struct):
+        yield from strings(msgspec.structs.astuple(value))
 
 
 def is_harmless(text: str) -> bool:
@@ -260,7 +259,7 @@ def test_the_other_metrics_come_in_the_order_in_which_they_are_stepped_through()
 
 
 def marked(run: Run, name: str, mark: int, planned: int | None = None) -> tuple[RunView, Run]:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     log = Log(Path(name), name, Format.KERAS_CSV)
     return replace(run_view(log, run, planned), mark=mark), run

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -467,7 +468,10 @@ def test_a_log_is_read_in_pieces_of_any_size(path: Path) -> None:
     assert epochs(events) == [0, 1]
 
 
-def test_a_large_log_gives_its_header_first_and_then_large_batches(path: Path) -> None:
+def test_a_large_log_gives_its_header_first_and_then_large_batches(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LARGE_BYTES", BULK_BYTES)
     rows = 220_000
     write(
         path,
@@ -479,6 +483,18 @@ def test_a_large_log_gives_its_header_first_and_then_large_batches(path: Path) -
     assert epochs(list(batches)) == list(range(rows))
     assert len(batches[0].epochs) < 5_000, "something to show at once"
     assert len(batches) < 10, "no large part of it was read row by row"
+
+
+def test_a_log_for_which_polars_does_not_pay_is_read_without(path: Path) -> None:
+    write(path, b"epoch,loss\n" + b"".join(b"%d,%.40f\n" % (row, 0.5) for row in range(200_000)))
+    assert BULK_BYTES < path.stat().st_size < sources.LARGE_BYTES
+    code = (
+        "import sys; from cbmon.sources import load\n"
+        "((_, run),), _ = load(sys.argv[1:])\n"
+        "print(len(run.current.epochs), {'polars', 'numpy'} & {*sys.modules})"
+    )
+    told = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert told.stdout.split(maxsplit=1) == ["200000", "set()\n"]
 
 
 NEW = b"epoch,acc\n0,0.9\n"
@@ -843,7 +859,13 @@ def test_an_empty_csv_that_monitor_begins_is_a_record_of_cbmons(tmp_path: Path) 
     path.write_text("epoch,loss,cbmon_time\n0,1.0,9\n")
     (batch,) = log.read() or []
     assert log.format is Format.CBMON_CSV
-    assert batch == EpochsEnded(time=9.0, epochs=[0], metrics={"loss": [1.0]}, times=[9.0], first_line=2)
+    assert batch == EpochsEnded(
+        time=9.0,
+        epochs=array("q", [0]),
+        metrics={"loss": array("d", [1.0])},
+        times=[9.0],
+        first_line=2,
+    )
 
 
 def test_a_file_named_through_a_link_is_followed(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +35,6 @@ from cbmon.sources import Log, Skipped
 from cbmon.units import duration
 from cbmon.views import (
     ORDERS,
-    FactsView,
     RunView,
     alert_lines,
     alert_sentence,
@@ -1077,8 +1076,8 @@ def strings(value: object) -> Iterator[str]:
     elif isinstance(value, tuple):
         for item in value:
             yield from strings(item)
-    elif isinstance(value, RunView | FactsView):
-        yield from strings(astuple(value))
+    elif isinstance(value, msgspec.Struct):
+        yield from strings(msgspec.structs.astuple(value))
 
 
 GONE = Tick(time=NOON, missing_since=NOON - 60.0)

@@ -716,6 +716,23 @@ async def test_the_first_picture_does_not_wait_for_the_rest_of_a_long_log(
         assert first == [("aaa", True), ("middle", False), ("newest", False), ("oldest", False)]
 
 
+async def test_a_log_of_100_000_rows_is_in_the_first_picture_whole(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbmon.tui.app.FIRST_READ_S", PATIENCE_S)
+    a_log(logs, "long", rows=100_000)
+    first: list[int] = []
+    draw_runs = WatchApp._draw_runs
+
+    def noted(app: WatchApp, width: int, height: int) -> Any:
+        first.extend(len(run.current.epochs) for run in app._runs.values())
+        return draw_runs(app, width, height)
+
+    monkeypatch.setattr(WatchApp, "_draw_runs", noted)
+    async with watching():
+        assert first[0] == 100_000
+
+
 async def test_in_a_crowd_the_follower_is_told_what_is_on_the_screen(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,17 @@ def append(folder: Path, text: str) -> None:
         file.write(text)
 
 
+def test_the_screen_starts_without_tls_and_others_may_still_load_it() -> None:
+    code = (
+        "import sys; from cbmon.cli.terminal import prepare_screen; prepare_screen(); import asyncio.sslproto\n"
+        "print('_ssl' in sys.modules); import ssl; ssl.create_default_context()"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert told.stdout == "False\n"
+
+
 def test_watch_shows_what_is_there_grows_with_it_and_restores_the_terminal(
     logs: Path, terminals: list[Terminal]
 ) -> None:

@@ -14,7 +14,6 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from threading import Semaphore, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
+from msgspec.structs import replace
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
@@ -42,7 +42,6 @@ from cbmon.events import CallbackState, EpochsEnded, Event, Progress, Tick
 from cbmon.rules import Severity, Status, present_rate, status
 from cbmon.run import Run, fold
 from cbmon.sources import READ_BYTES, Log, Skipped, Source
-from cbmon.thin import LARGE
 from cbmon.tui import told
 from cbmon.tui.driver import driver_class, redraw
 from cbmon.tui.keys import CONTROL, KEYS, Key, footer_text, label_of
@@ -84,10 +83,12 @@ CROWD = 64
 """Runs that change at once from which those off the screen wait."""
 SWEEP_S = 4.0
 """How long they wait: so late is the head's count of runs that need somebody."""
-FIRST_READ_S = 0.06
+FIRST_READ_S = 0.1
 """What is read before the first picture: most folders whole, and a second picture is dearer than that."""
-FIRST_LEFT = 1 << 20
-"""Of a log with more bytes left only the beginning is in that picture: the rest takes 20 ms a MiB, or polars."""
+FIRST_LEFT = 12 << 20
+"""Of a log with more bytes left only the beginning is in that picture: the rest takes 7 ms a MiB."""
+NUMPY_ROWS = 50_000
+"""Of a log of so many the drawings take 10 ms more without NumPy, whose import (60 ms) no key shall wait for."""
 KEYS_FIRST_S = 0.1
 """A large log waits so long for its next part once a key was pressed: on two cores both would be slow."""
 PART_S = 0.25
@@ -293,12 +294,10 @@ class WatchApp(App[None]):
         await super().on_event(event)
 
     def on_mount(self) -> None:
-        """Read the rest, and what comes, in a thread that ends with the screen."""
+        """What is told to the app from outside."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             with suppress(RuntimeError, NotImplementedError):  # no main thread, no signals: a test, a browser
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
-        if not self._failure:
-            Thread(target=self._follow, args=(self._rest,), name="cbmon-follower", daemon=True).start()
         if self.notes is not None:
             self.notes.changed = lambda: self._tell(Noted())
         self.call_after_refresh(self._settle)
@@ -311,16 +310,20 @@ class WatchApp(App[None]):
             self._take([(log, events)])
             is_long |= log.left > FIRST_LEFT
             if monotonic() > until or (is_long and count >= len(self._follower.logs)):
-                return reading
-        self._has_read = True
-        return None
+                break
+        else:
+            self._has_read = True
+        if any(len(run.current.epochs) >= NUMPY_ROWS for run in self._runs.values()):
+            import_module("numpy")
+        return None if self._has_read else reading
 
     def _settle(self) -> None:
-        """After the first picture: what was made for it stays."""
-        gc.collect()
-        gc.freeze()
+        """After the first picture, which it would hold up: read the rest, and what comes, in a thread."""
+        gc.freeze()  # what was made so far stays; to look for the garbage in it would hold up a key by 20 ms
         gc.enable()
-        sys.setswitchinterval(SWITCH_S)  # not before: who reads would hold up the first picture
+        sys.setswitchinterval(SWITCH_S)
+        if not self._failure:
+            Thread(target=self._follow, args=(self._rest,), name="cbmon-follower", daemon=True).start()
 
     def on_unmount(self) -> None:
         """End the reading before the loop that it reports to."""
@@ -349,9 +352,9 @@ class WatchApp(App[None]):
         for log, events in reading:
             batches.append((log, events))
             rows[log.path] += sum(map(_rows, events))
-            is_large = rows[log.path] >= LARGE and log.left >= READ_BYTES
+            is_large = rows[log.path] >= NUMPY_ROWS and log.left >= READ_BYTES
             if is_large:
-                import_module("numpy")  # for its drawings; on the loop it would hold up keys by 50 ms
+                import_module("numpy")
             if is_large or monotonic() - handed_over > max(PART_S, 1 / self._max_fps):
                 self._tell(EventsRead(batches))
                 self._taken.acquire(timeout=1.0)
@@ -360,7 +363,7 @@ class WatchApp(App[None]):
                 sleep(max(0.0, self._keyed_at + KEYS_FIRST_S - monotonic()))
         self._tell(EventsRead(batches, is_all=True))
         self._taken.acquire(timeout=1.0)
-        if max(rows.values(), default=0) >= LARGE:
+        if max(rows.values(), default=0) >= NUMPY_ROWS:
             import_module("numpy")  # now that all is on the screen
 
     def _tell(self, message: Message) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.events import Key
@@ -66,8 +66,7 @@ class ControlPrompt(Horizontal):
         self._go(event.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """What is asked in one line, and what each key does: something, or ask on."""
 
     words: str

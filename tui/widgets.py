@@ -93,6 +93,7 @@ class Panel(Widget):
         self._palette = palette
         self._rows: tuple[Row, ...] = ()
         self._drawn_for = Size()
+        self._own = Style()
 
     def redraw(self) -> None:
         """Compute the rows anew and repaint the lines that changed."""
@@ -116,12 +117,17 @@ class Panel(Widget):
         except Exception as error:  # noqa: BLE001  # whatever it is, the other panels go on
             return (clip([(printable(broken(error)), Role.NEEDS)], width),)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows as strips; the panel's own style is worked out once for all of them."""
+        self._own = self.rich_style
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         """One row as a strip; every segment has a style, or Textual fails under NO_COLOR."""
         if self._drawn_for != self.size:  # the picture at a new size is painted before `Resize` comes
             self._rows, self._drawn_for = self._drawn(*self.size), self.size
         row = self._rows[y] if y < len(self._rows) else ()
-        own, style = self.rich_style, self._palette.style
+        own, style = self._own, self._palette.style
         segments = [Segment(text, style(role, own)) for text, role in row]
         return Strip(segments).adjust_cell_length(self.size.width, own)
 

@@ -57,6 +57,11 @@ def prepare_screen() -> None:
     import gc
 
     gc.disable()  # until the first picture, then the app has it again: 10 ms
+    if "ssl" not in sys.modules:
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio does without, and we: 6 ms
+        import asyncio  # noqa: F401
+
+        del sys.modules["ssl"]
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")  # whole lines: a tenth of the bytes; read at import
 
 

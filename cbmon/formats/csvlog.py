@@ -12,8 +12,9 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from cbmon.events import EPOCH_MAX, EpochsEnded, Event, Malformed, Values
 from cbmon.formats.bulk import BULK_BYTES, LOADED_BYTES, PLAIN_BYTES, Table, read_plain, read_regular
@@ -50,8 +51,7 @@ _OBJECT = re.compile(r"^(?:<.*?\b(?:value|numpy)=|tf\.Tensor\(|(?:np|numpy)\.flo
 """Variables and tensors that a callback leaked into the logs; a number stands in them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a header line says: which cell of a row is what."""
 
     separator: str

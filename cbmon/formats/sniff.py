@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePath
 from typing import Protocol, assert_never
+
+import msgspec
 
 from cbmon.events import Event, Malformed
 from cbmon.formats.csvlog import SEPARATORS, CsvDecoder, Header, is_row, parse_header
@@ -32,8 +33,7 @@ class Format(Enum):
     HISTORY = "keras-history-json"
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """Why a file is not read."""
 
     reason: str
