@@ -59,6 +59,8 @@ def taken(header: bytes, body: bytes) -> int:
         (b"0,1,1,1\r\n1,1,1,1\r\n", True, "CRLF throughout"),
         (b"0,1,1,1\r\n1,1,1,1\n", False, "CRLF and LF"),
         (b"0,1,1,1\n\n1,1,1,1\n", False, "a blank line"),
+        (b"0,1,1,1\r\n1,1,1,5\r3\n", False, "a carriage return within the last cell"),
+        (b"0,1,1,-0\r3\n", False, "the same alone"),
         (b"0,1,1,1\n1,1,1\n", False, "a cell too few"),
         (b"0,1,1,1,1\n1,1,1\n", False, "one too many and one too few"),
         (b"0,1e-400,-0.0,0.5\n7,12345678901234567890123,-3,1E5\n", True, "spellings of numbers"),
@@ -130,7 +132,7 @@ def test_one_irregular_row_costs_its_piece_and_not_the_file() -> None:
 
 CELLS = st.floats(allow_nan=False, allow_infinity=False).map(repr) | st.text("0123456789.+-eE", max_size=8)
 ODD = CELLS | st.sampled_from(
-    ["nan", "NA", "", "inf", " 1", '"1"', "1_0", "text", "-nan", "1" * 400, "-0", "null"]
+    ["nan", "NA", "", "inf", " 1", '"1"', "1_0", "text", "-nan", "1" * 400, "-0", "null", "5\r3", "5\r"]
 )
 
 

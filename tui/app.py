@@ -319,7 +319,7 @@ class WatchApp(App[None]):
 
     def _settle(self) -> None:
         """After the first picture, which it would hold up: read the rest, and what comes, in a thread."""
-        gc.freeze()  # what was made so far stays; to look for the garbage in it would hold up a key by 20 ms
+        gc.freeze()  # what was made so far stays, 200 KB of garbage too: to find it would hold up a key by 20 ms
         gc.enable()
         sys.setswitchinterval(SWITCH_S)
         if not self._failure:
@@ -351,11 +351,11 @@ class WatchApp(App[None]):
         handed_over = monotonic()
         for log, events in reading:
             batches.append((log, events))
-            rows[log.path] += sum(map(_rows, events))
-            is_large = rows[log.path] >= NUMPY_ROWS and log.left >= READ_BYTES
-            if is_large:
+            read = sum(map(_rows, events))
+            rows[log.path] += read
+            if rows[log.path] >= NUMPY_ROWS and log.left >= READ_BYTES:
                 import_module("numpy")
-            if is_large or monotonic() - handed_over > max(PART_S, 1 / self._max_fps):
+            if read >= NUMPY_ROWS or monotonic() - handed_over > max(PART_S, 1 / self._max_fps):
                 self._tell(EventsRead(batches))
                 self._taken.acquire(timeout=1.0)
                 batches, handed_over = [], monotonic()

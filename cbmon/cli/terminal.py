@@ -55,13 +55,15 @@ def has_screen() -> bool:
 def prepare_screen() -> None:
     """What makes the first picture come sooner and cost less; to be called before Textual is imported."""
     import gc
+    import threading
 
     gc.disable()  # until the first picture, then the app has it again: 10 ms
-    if "ssl" not in sys.modules:
+    if "ssl" not in sys.modules and threading.active_count() == 1:  # another thread may be importing it
         sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio does without, and we: 6 ms
-        import asyncio  # noqa: F401
-
-        del sys.modules["ssl"]
+        try:
+            import asyncio  # noqa: F401
+        finally:
+            del sys.modules["ssl"]
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")  # whole lines: a tenth of the bytes; read at import
 
 

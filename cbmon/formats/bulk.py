@@ -31,11 +31,11 @@ Table: TypeAlias = tuple[Sequence[int], list[Values]]
 _PLAIN = b"0123456789+-.eENAna"
 _REGULAR = _PLAIN + b"if"
 _NUMBERS: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[int | float | None])
-"""Numbers as JSON spells them, and people too: each is read as Python reads it, to the bit."""
+"""Numbers as JSON spells them, each read to the bit as Python does. `.5`, `+5`, `007` and `1e999` it refuses."""
 
 
 def read_plain(data: bytes, separator: str, width: int) -> Table | None:
-    """Read whole lines of plain numbers, epoch in the first cell, as columns: in one step for each column.
+    """Read whole lines of plain numbers, epoch in the first cell, as columns: as one JSON array.
 
     Args:
         data: lines with their ends, the last one too.
@@ -121,7 +121,7 @@ def _lines(data: bytes, separator: str, width: int, allowed: bytes) -> tuple[str
     end = "\r\n" if frame.endswith(b"\r\n") else "\n"
     line = (separator * (width - 1) + end).encode()
     rows, rest = divmod(len(frame), len(line))
-    if width < 2 or not rows or rest or frame != line * rows:
+    if width < 2 or not rows or rest or frame != line * rows or not data.endswith(end.encode()):
         return "", 0
     half = LINE_MAX // 2
     if len(data) > half and any(data.find(b"\n", at, at + half) < 0 for at in range(0, len(data), half)):
