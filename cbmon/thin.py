@@ -70,10 +70,8 @@ def extremes(y: CurveValues, rows: slice = slice(None), least: float = -inf) -> 
     """Lowest and highest finite value above `least`; None if there is none."""
     values = buffer(y)
     if isinstance(y, Column) and rows.indices(len(y)) == (0, len(y), 1):
-        lowest, highest = (
-            y.best(Direction.MIN),
-            y.best(Direction.MAX),
-        )  # remembered: most drawings ask for all rows
+        # Remembered: most drawings ask for all rows.
+        lowest, highest = y.best(Direction.MIN), y.best(Direction.MAX)
         if lowest is None or highest is None:
             return None
         if y.values[lowest] > least:

@@ -180,9 +180,8 @@ class FrameDiff:
             if columns := _changed(self._rows[y], rows[y]):
                 is_whole = len(columns) == self.size[0] and _narrow.issuperset(rows[y].texts)
                 way = _whole_row(rows[y], y, pen) if is_whole else _row_written(rows[y], y, columns, at, pen)
-                if (
-                    way.changes > FEW_CHANGES and "" not in rows[y].texts
-                ):  # half a wide one is not written alone
+                # Not where a wide character is: half of one is not written alone.
+                if way.changes > FEW_CHANGES and "" not in rows[y].texts:
                     other = _row_written(rows[y], y, _by_style(rows[y], columns, pen), at, pen)
                     way = min(way, other, key=lambda each: len(each.text))
                 out.append(way.text)
